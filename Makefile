@@ -1,0 +1,86 @@
+# Everything a person or a CI run does with Tidegate starts here. `make` alone lists the targets.
+#
+# Only /bin/sh, make and Debian's own /usr/bin/python3 are assumed; `make setup` installs the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PY := $(BIN)/python
+PYTEST := $(PY) -m pytest
+C_SOURCES = $(wildcard bpf_redirect/*.c bpf_redirect/include/*.h bpf_redirect/lib/*.h)
+RUST_CRATE := proxylib/native
+# More of pytest's own options, e.g. `make test PYTEST_ARGS='-x -k http'`.
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test test-unit test-root test-kafka test-kubernetes check check-python check-c check-generated check-rust bench golden fuzz soak lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  \033[1m%-16s\033[0m %s\n' "$$name" "$$text"; done
+
+setup: ## install what is missing (apt, .venv) and leave .venv/bin/tidegate
+	@deploy/setup/setup.sh
+
+demo: setup ## show policy at work between network namespaces; exits 0 only if every verdict is right
+	@deploy/setup/as-root.sh $(PY) -m deploy.demo
+
+test: setup ## run every test (those that need root when run as root)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-unit: setup ## run the tests that need neither root nor Envoy
+	$(PYTEST) -m 'not root and not envoy' $(PYTEST_ARGS)
+
+test-root: setup ## run only the tests that need root: BPF programs, network namespaces; a skip is a failure
+	@deploy/setup/as-root.sh env TIDEGATE_CI=1 $(PYTEST) -m root $(PYTEST_ARGS)
+
+test-kafka: ## run the Kafka suite
+	@deploy/setup/not-built.sh tests/kafka 'the Kafka suite'
+	$(PYTEST) tests/kafka $(PYTEST_ARGS)
+
+test-kubernetes: ## run the Kubernetes suite
+	@deploy/setup/not-built.sh tests/kubernetes 'the Kubernetes suite'
+	$(PYTEST) tests/kubernetes $(PYTEST_ARGS)
+
+check: setup check-python check-c check-generated check-rust ## run every check that needs no root: formatting, lint, types, layers, generated files
+	@echo 'check: ok'
+
+check-python:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+check-c:
+	$(if $(C_SOURCES),clang-format --dry-run -Werror $(C_SOURCES),@echo 'check-c: no C sources yet')
+
+# Golden files and the ABI header against their sources: both are tests, run here so that drift has a name of its own.
+check-generated:
+	@deploy/setup/pytest-some.sh tests/golden tests/unit/bpf_redirect -k 'golden or drift or abi or layout'
+
+check-rust:
+	@if [[ -f $(RUST_CRATE)/Cargo.toml ]]; then \
+		cd $(RUST_CRATE) && cargo fmt --check && cargo clippy --offline --all-targets -- -D warnings; \
+	else echo 'check-rust: no Rust crate in this tree'; fi
+
+bench: ## measure the benchmark arms
+	@deploy/setup/not-built.sh bench/__main__.py 'the benchmark'
+	@deploy/setup/as-root.sh $(PY) -m bench
+
+golden: setup ## rewrite the golden files; review the diff
+	TIDEGATE_GOLDEN_REWRITE=1 $(PYTEST) tests/golden $(PYTEST_ARGS)
+
+fuzz: setup ## run the property tests for long (FUZZ_EXAMPLES each, default 20000)
+	TIDEGATE_HYPOTHESIS_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(PYTEST) tests/property $(PYTEST_ARGS)
+
+soak: ## run churn and load for hours and watch for leaks
+	@deploy/setup/not-built.sh tests/soak 'the soak run'
+	@deploy/setup/as-root.sh $(PYTEST) tests/soak $(PYTEST_ARGS)
+
+lock: ## resolve requirements/*.in anew into the hashed requirements/*.txt
+	@deploy/setup/lock.sh
+
+clean: ## remove the venv and everything generated
+	rm -rf .venv build target *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
