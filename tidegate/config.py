@@ -1,0 +1,409 @@
+"""The node's configuration: node.yaml as a frozen value.
+
+Owns: the shape of node.yaml, its defaults and limits, where the file is found, and the places derived from it. Must not
+know what any part does with its settings. Relative paths are relative to the file; all problems of a file are reported
+together, as one ConfigError (settings.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from l7filters.world import Enforcement
+from tidegate.settings import ConfigError, ConfigProblem, Section, load_yaml
+
+__all__ = [
+    "AdminSection",
+    "BpfSection",
+    "ConfigError",
+    "ConfigProblem",
+    "DenyResponse",
+    "EnvoyLogLevel",
+    "EnvoySection",
+    "FlowsSection",
+    "HttpSection",
+    "MapsSection",
+    "NodeConfig",
+    "NodeSection",
+    "ProxyPortsSection",
+    "find_config",
+    "load_config",
+    "parse_config",
+]
+
+ENVIRONMENT_VARIABLE = "TIDEGATE_CONFIG"
+
+CONFIG_BYTES_MAX = 1 << 20
+"""A node.yaml is a page; a megabyte is somebody's mistake (the endpoints file, a log) and isn't parsed."""
+SOCKET_PATH_BYTES_MAX = 107
+"""sockaddr_un holds 108 bytes with the terminating zero (unix(7))."""
+SLOT_MAX = 2047
+"""The highest slot id; the proxy port of slot N is ``proxyPorts.min`` + N."""
+PROXY_PORT_MIN_DEFAULT = 19000
+MAP_ENTRIES_MAX = 1 << 24
+"""Each map is allocated by the kernel up front or grows to this; 16 million entries are beyond any node's memory budget."""
+NODE_NAME_LENGTH_MAX = 253
+"""As a Kubernetes node name: a DNS subdomain (RFC 1123)."""
+INTERFACE_NAME_BYTES_MAX = 15
+"""IFNAMSIZ without the terminating zero."""
+DENIED_BODY_BYTES_MAX = 4096
+"""Envoy's own limit on an inline response body (max_direct_response_body_size_bytes)."""
+SECONDS_MAX = 366 * 86400.0
+"""A year: anything longer means "never", which is written 0."""
+AUTO = "auto"
+
+
+class DenyResponse(StrEnum):
+    """What a peer sees of a packet that policy denies at L3/L4."""
+
+    DROP = "drop"
+    RESET = "reset"
+    """TCP gets a reset, anything else an ICMP "administratively prohibited"."""
+
+
+class EnvoyLogLevel(StrEnum):
+    """Envoy's log levels."""
+
+    TRACE = "trace"
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSection:
+    """``node``: who this node is. ``addresses`` None (``auto``): read from the interfaces."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    addresses: tuple[IPv4Address | IPv6Address, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSection:
+    """``http``: what is said to clients, and every limit that a request can meet. 0 seconds: no limit."""
+
+    denied_body: str = "Access denied\r\n"
+    denied_header: bool = False
+    """Name the deciding policy in a response header. Off by default: it tells a stranger about the policy."""
+    idle_timeout_seconds: float = 3600.0
+    """A connection with no request on it is closed after this long."""
+    stream_idle_timeout_seconds: float = 300.0
+    """A request on which neither side says anything is ended after this long."""
+    request_timeout_seconds: float = 0.0
+    """The whole of a request and its response; none by default, for streams may last for days."""
+    request_headers_timeout_seconds: float = 10.0
+    """From the first byte of a request to the end of its headers (slow clients)."""
+    connect_timeout_seconds: float = 5.0
+    request_headers_kib_max: int = 60
+    connections_max: int = 1 << 20
+    """Connections, pending requests and requests to servers at once, for the node. Envoy's own default of 1024 is far too low."""
+    accept_http10: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyPortsSection:
+    """``proxyPorts``: slot N listens on ``min`` + N on loopback; the range must be free on the node."""
+
+    min: int = PROXY_PORT_MIN_DEFAULT
+
+    @property
+    def max(self) -> int:
+        """The last port of the range."""
+        return self.min + SLOT_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapsSection:
+    """``maps``: capacities. A full map drops what it can't judge, with a counted reason; it never opens anything."""
+
+    policy_entries: int = 65536
+    conntrack_entries: int = 262144
+    ipcache_entries: int = 262144
+    endpoint_entries: int = 4096
+    event_ring_kib: int = 512
+    """Ring buffer of verdict events; a power of two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvoySection:
+    """``envoy``: the proxy process. ``path`` None: the binary that comes with the installation."""
+
+    path: Path | None = None
+    concurrency: int = 0
+    """Worker threads; 0: one per core that the process may use."""
+    base_id: int = 0
+    """Envoy's --base-id; two nodes on one machine (tests) need different ones."""
+    log_level: EnvoyLogLevel = EnvoyLogLevel.WARNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BpfSection:
+    """``bpf``: where programs and maps are pinned; must lie on a bpffs (one is mounted on /sys/fs/bpf where missing)."""
+
+    pin_root: Path = Path("/sys/fs/bpf/tidegate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminSection:
+    """``admin``: the API beyond its Unix socket. ``metrics`` (``host:port``) serves /metrics and /healthz, nothing else."""
+
+    metrics_host: str | None = None
+    metrics_port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowsSection:
+    """``flows``: what is kept and shown of verdicts."""
+
+    ring: int = 8192
+    """How many records the agent keeps."""
+    allowed_sample: float = 0.01
+    """The share of allowed requests that are recorded while nobody follows; denials are always recorded."""
+    redact_query: bool = True
+    redact_headers: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """node.yaml, checked. All paths are absolute. ``uplinks`` None (``auto``): the devices of the default routes."""
+
+    source: Path
+    node: NodeSection
+    policies: Path
+    endpoints: Path
+    state: Path = Path("/run/tidegate")
+    secrets: Path | None = None
+    """A directory of Secret documents, or of ``namespace/name/key`` files; watched like the policies."""
+    uplinks: tuple[str, ...] | None = None
+    enforcement: Enforcement = Enforcement.DEFAULT
+    deny_response: DenyResponse = DenyResponse.DROP
+    http: HttpSection = field(default_factory=HttpSection)
+    proxy_ports: ProxyPortsSection = field(default_factory=ProxyPortsSection)
+    maps: MapsSection = field(default_factory=MapsSection)
+    envoy: EnvoySection = field(default_factory=EnvoySection)
+    bpf: BpfSection = field(default_factory=BpfSection)
+    admin: AdminSection = field(default_factory=AdminSection)
+    flows: FlowsSection = field(default_factory=FlowsSection)
+
+    @property
+    def xds_socket(self) -> Path:
+        """Where Envoy finds its configuration and sends its access log."""
+        return self.state / "xds.sock"
+
+    @property
+    def admin_socket(self) -> Path:
+        """Where the agent answers the other commands."""
+        return self.state / "admin.sock"
+
+    @property
+    def envoy_directory(self) -> Path:
+        """Envoy's bootstrap and its own admin socket."""
+        return self.state / "envoy"
+
+    @property
+    def identities_file(self) -> Path:
+        """The numbering of label sets, kept so that numbers survive a restart."""
+        return self.state / "identities.json"
+
+    @property
+    def slots_file(self) -> Path:
+        """The numbering of slots, kept so that ports survive a restart."""
+        return self.state / "slots.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked (flock) by the agent for as long as it runs: two agents can't share a node."""
+        return self.state / "agent.lock"
+
+
+# ---- finding and reading ------------------------------------------------------------------------------------------
+
+
+def find_config(option: Path | None, environment: Mapping[str, str]) -> Path:
+    """Return the path of node.yaml: the ``--config`` option, else TIDEGATE_CONFIG. Raises ConfigError when neither is set."""
+    if option is not None:
+        return option
+    named = environment.get(ENVIRONMENT_VARIABLE)
+    if named:
+        return Path(named)
+    hint = f"give --config node.yaml, or set {ENVIRONMENT_VARIABLE}"
+    raise ConfigError("configuration", [ConfigProblem("", "no configuration file named", hint)])
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read and check node.yaml. Raises ConfigError with every problem found."""
+    source = Path(os.path.abspath(path))
+    try:
+        with source.open("rb") as file:
+            data = file.read(CONFIG_BYTES_MAX + 1)
+    except OSError as error:
+        hint = "check the path given with --config or in " + ENVIRONMENT_VARIABLE
+        message = f"can't be read: {error.strerror or error}"
+        raise ConfigError(str(path), [ConfigProblem("", message, hint)]) from error
+    if len(data) > CONFIG_BYTES_MAX:
+        raise ConfigError(str(path), [ConfigProblem("", "larger than 1 MiB", "is this really a node.yaml?")])
+    return parse_config(data, source, shown_as=str(path))
+
+
+def parse_config(data: bytes | str, source: Path, shown_as: str = "") -> NodeConfig:
+    """Turn the text of node.yaml into a NodeConfig. ``source`` anchors relative paths. Raises ConfigError."""
+    name = shown_as or str(source)
+    problems: list[ConfigProblem] = []
+    config = _parse_root(Section(load_yaml(data, name), "", problems), source)
+    if problems:
+        raise ConfigError(name, problems)
+    return config
+
+
+def _parse_root(root: Section, source: Path) -> NodeConfig:
+    """Read the whole document; where a problem was noted the value is a default and the caller raises."""
+    base = source.parent
+    for key, example in (("node", "{name: node-a}"), ("policies", "./policies"), ("endpoints", "./endpoints.yaml")):
+        root.require(key, example)
+    state = root.path("state", base) or Path("/run/tidegate")
+    longest = state / "admin.sock"
+    if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
+        root.problem("state", f"{longest} is too long for a socket (107 bytes)", "choose a shorter directory")
+    config = NodeConfig(
+        source=source,
+        node=_parse_node(root.section("node")),
+        policies=root.path("policies", base) or base,
+        endpoints=root.path("endpoints", base) or base,
+        state=state,
+        secrets=root.path("secrets", base),
+        uplinks=_parse_uplinks(root),
+        enforcement=root.choice("enforcement", Enforcement, Enforcement.DEFAULT),
+        deny_response=root.choice("denyResponse", DenyResponse, DenyResponse.DROP),
+        http=_parse_http(root.section("http")),
+        proxy_ports=_parse_proxy_ports(root.section("proxyPorts")),
+        maps=_parse_maps(root.section("maps")),
+        envoy=_parse_envoy(root.section("envoy"), base),
+        bpf=_parse_bpf(root.section("bpf")),
+        admin=_parse_admin(root.section("admin")),
+        flows=_parse_flows(root.section("flows")),
+    )
+    root.finish()
+    return config
+
+
+def _parse_node(section: Section) -> NodeSection:
+    section.require("name", "node-a")
+    name = section.text("name", "")
+    if len(name) > NODE_NAME_LENGTH_MAX or any(character.isspace() or not character.isprintable() for character in name):
+        section.problem("name", f"{name[:40]!r} is not a node name", "at most 253 characters without spaces")
+    addresses = None if section.value("addresses") == AUTO else section.addresses("addresses")
+    labels = section.string_map("labels")
+    section.finish()
+    return NodeSection(name=name, labels=labels, addresses=addresses)
+
+
+def _parse_uplinks(root: Section) -> tuple[str, ...] | None:
+    if root.value("uplinks") == AUTO:
+        return None
+    names = root.strings("uplinks")
+    for name in names or ():
+        if len(name.encode()) > INTERFACE_NAME_BYTES_MAX or "/" in name or any(c.isspace() for c in name):
+            root.problem("uplinks", f"{name!r} is not an interface name", "see `ip link`; at most 15 bytes")
+    return names
+
+
+def _parse_http(section: Section) -> HttpSection:
+    default = HttpSection()
+
+    def seconds(key: str, value: float) -> float:
+        return section.number(key, value, 0, SECONDS_MAX)
+
+    body = section.text("deniedBody", default.denied_body)
+    if len(body.encode()) > DENIED_BODY_BYTES_MAX:
+        section.problem("deniedBody", "longer than 4096 bytes", "Envoy holds it in every listener; write less")
+    parsed = HttpSection(
+        denied_body=body,
+        denied_header=section.flag("deniedHeader", default.denied_header),
+        idle_timeout_seconds=seconds("idleTimeoutSeconds", default.idle_timeout_seconds),
+        stream_idle_timeout_seconds=seconds("streamIdleTimeoutSeconds", default.stream_idle_timeout_seconds),
+        request_timeout_seconds=seconds("requestTimeoutSeconds", default.request_timeout_seconds),
+        request_headers_timeout_seconds=seconds("requestHeadersTimeoutSeconds", default.request_headers_timeout_seconds),
+        connect_timeout_seconds=section.number("connectTimeoutSeconds", default.connect_timeout_seconds, 0.1, SECONDS_MAX),
+        request_headers_kib_max=section.integer("requestHeadersKibMax", default.request_headers_kib_max, 1, 8192),
+        connections_max=section.integer("connectionsMax", default.connections_max, 1, (1 << 32) - 1),
+        accept_http10=section.flag("acceptHttp10", default.accept_http10),
+    )
+    section.finish()
+    return parsed
+
+
+def _parse_proxy_ports(section: Section) -> ProxyPortsSection:
+    lowest = section.integer("min", PROXY_PORT_MIN_DEFAULT, 1024, 65535 - SLOT_MAX)
+    section.finish()
+    return ProxyPortsSection(min=lowest)
+
+
+def _parse_maps(section: Section) -> MapsSection:
+    default = MapsSection()
+    parsed = MapsSection(
+        policy_entries=section.integer("policyEntries", default.policy_entries, 256, MAP_ENTRIES_MAX),
+        conntrack_entries=section.integer("conntrackEntries", default.conntrack_entries, 1024, MAP_ENTRIES_MAX),
+        ipcache_entries=section.integer("ipcacheEntries", default.ipcache_entries, 256, MAP_ENTRIES_MAX),
+        endpoint_entries=section.integer("endpointEntries", default.endpoint_entries, 16, 1 << 16),
+        event_ring_kib=section.integer("eventRingKib", default.event_ring_kib, 4, 1 << 18),
+    )
+    if parsed.event_ring_kib & (parsed.event_ring_kib - 1):
+        section.problem("eventRingKib", f"{parsed.event_ring_kib} is not a power of two", "e.g. 512 or 1024")
+    section.finish()
+    return parsed
+
+
+def _parse_envoy(section: Section, base: Path) -> EnvoySection:
+    default = EnvoySection()
+    parsed = EnvoySection(
+        path=section.path("path", base),
+        concurrency=section.integer("concurrency", default.concurrency, 0, 1024),
+        base_id=section.integer("baseId", default.base_id, 0, (1 << 31) - 1),
+        log_level=section.choice("logLevel", EnvoyLogLevel, default.log_level),
+    )
+    section.finish()
+    return parsed
+
+
+def _parse_bpf(section: Section) -> BpfSection:
+    written = section.text("pinRoot", str(BpfSection().pin_root))
+    if not written.startswith("/"):
+        section.problem("pinRoot", f"{written!r} is not absolute", "e.g. /sys/fs/bpf/tidegate")
+    section.finish()
+    return BpfSection(pin_root=Path(os.path.normpath(written)))
+
+
+def _parse_admin(section: Section) -> AdminSection:
+    written = section.text("metrics", "")
+    section.finish()
+    if not written:
+        return AdminSection()
+    host, _, port = written.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        section.problem("metrics", f"{written!r} is not host:port", "e.g. 127.0.0.1:9469 or [::1]:9469")
+        return AdminSection()
+    return AdminSection(metrics_host=host, metrics_port=int(port))
+
+
+def _parse_flows(section: Section) -> FlowsSection:
+    default = FlowsSection()
+    redact = section.section("redact")
+    parsed = FlowsSection(
+        ring=section.integer("ring", default.ring, 16, 1 << 20),
+        allowed_sample=section.number("allowedSample", default.allowed_sample, 0, 1),
+        redact_query=redact.flag("query", default.redact_query),
+        redact_headers=redact.flag("headers", default.redact_headers),
+    )
+    redact.finish()
+    section.finish()
+    return parsed
