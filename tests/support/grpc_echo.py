@@ -16,11 +16,11 @@ import grpc.aio
 STREAM_MESSAGE_COUNT = 3
 
 
-class _EveryMethod(grpc.GenericRpcHandler):
+class _EveryMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not subscriptable at run time
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = handler_call_details.method
         metadata = [[key, value] for key, value in handler_call_details.invocation_metadata if isinstance(value, str)]
 
@@ -62,9 +62,9 @@ async def call(
     messages: list[bytes] = []
     pending: Any
     if stream:
-        pending = channel.unary_stream(method)(data, timeout=timeout, metadata=metadata)
+        pending = channel.unary_stream(method, _identity, _identity)(data, timeout=timeout, metadata=metadata)
     else:
-        pending = channel.unary_unary(method)(data, timeout=timeout, metadata=metadata)
+        pending = channel.unary_unary(method, _identity, _identity)(data, timeout=timeout, metadata=metadata)
     try:
         if stream:
             messages.extend([message async for message in pending])
@@ -80,6 +80,10 @@ async def call(
         "initial_metadata": _texts(await pending.initial_metadata()),
         "trailing_metadata": _texts(await pending.trailing_metadata()),
     }
+
+
+def _identity(data: bytes) -> bytes:
+    return data
 
 
 def _texts(metadata: Any) -> list[list[str]]:

@@ -210,11 +210,12 @@ class Http2Connection:
                 if event.last_stream_id is not None and number > event.last_stream_id:
                     stream.fail("goaway")
             return
-        stream = self.streams.get(getattr(event, "stream_id", None) or 0)
+        concerned = self.streams.get(getattr(event, "stream_id", None) or 0)
         if isinstance(event, h2.events.DataReceived):
             self.state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        if stream is None:
+        if concerned is None:
             return
+        stream = concerned
         if isinstance(event, h2.events.ResponseReceived):
             stream.headers = [(str(name), str(value)) for name, value in event.headers]
             if stream.is_tunnel:

@@ -32,6 +32,7 @@ import yaml
 from tests.support.pod import PodProcess
 
 NETNS_DIRECTORY = Path("/run/netns")
+BPF_FILE_SYSTEM = Path("/sys/fs/bpf")
 INTERFACE_NAME_CHARS_MAX = 15
 POD_COUNT_MAX = 4000
 """Bounded by the address plan: 10.0.X.Y with X < 16."""
@@ -405,14 +406,23 @@ def is_zombie(pid: int) -> bool:
 
 def remove_leftovers(prefix: str) -> None:
     """Remove the namespaces and directories of runs whose process is gone."""
-    pattern = re.compile(rf"{re.escape(prefix)}-(\d+)-\d+-")
-    for directory, remove in ((NETNS_DIRECTORY, remove_namespace), (Path(tempfile.gettempdir()), _remove_directory)):
+    pattern = re.compile(rf"{re.escape(prefix)}-(\d+)-\d+(-|$)")
+    directories = (
+        (NETNS_DIRECTORY, remove_namespace),
+        (Path(tempfile.gettempdir()), _remove_directory),
+        (BPF_FILE_SYSTEM, _remove_pins),
+    )
+    for directory, remove in directories:
         if not directory.is_dir():
             continue
         for path in directory.iterdir():
             match = pattern.match(path.name)
             if match and not Path(f"/proc/{match[1]}").exists():
                 remove(path.name)
+
+
+def _remove_pins(name: str) -> None:
+    shutil.rmtree(BPF_FILE_SYSTEM / name, ignore_errors=True)
 
 
 def _remove_directory(name: str) -> None:
