@@ -1,0 +1,228 @@
+"""Status: what is realised on this node, as one immutable value.
+
+Owns: the status values, their JSON and the question "is all of it realised?". The agent builds a NodeStatus, the admin API
+sends it, the CLI and scripts read it. JSON names are the field names; they only ever grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class EndpointState(StrEnum):
+    """How far the policy of a local endpoint is."""
+
+    WAITING = "waiting"
+    """Known, but its interface or cgroup isn't there yet."""
+    REGENERATING = "regenerating"
+    """Attached, its policy on the way to Envoy and the maps; closed until then if it never had one."""
+    READY = "ready"
+    FAILED = "failed"
+    """Can't be attached or realised; closed. ``message`` says why."""
+
+
+class PolicyState(StrEnum):
+    """How far a policy is."""
+
+    PENDING = "pending"
+    REALISED = "realised"
+    FAILED = "failed"
+    """Part of it can't be realised; what that part touches is closed, or stays as it last was. ``message`` says why."""
+
+
+class ProcessState(StrEnum):
+    """How a process of this node is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DOWN = "down"
+    EXTERNAL = "external"
+    """Not started by this agent, and not heard of yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """One local endpoint."""
+
+    key: str
+    state: EndpointState
+    identity: int = 0
+    attachment: str = ""
+    """The interface's name or the cgroup's path."""
+    addresses: tuple[str, ...] = ()
+    revision: int = 0
+    """The policy revision in force."""
+    policies: int = 0
+    """How many policies select it."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyStatus:
+    """One policy document's policies, by key."""
+
+    key: str
+    state: PolicyState
+    revision: int = 0
+    """The revision that realised it as it stands; 0: none yet."""
+    mode: str = "enforce"
+    source: str = ""
+    endpoints: int = 0
+    """How many local endpoints it selects."""
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentError:
+    """A document that could not be read; its last good version, if any, stays in force."""
+
+    source: str
+    index: int
+    """Which document of the file, from 0."""
+    path: str
+    message: str
+    hint: str = ""
+    kept: bool = False
+    """Whether an earlier version of it is in force."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvoyStatus:
+    """The proxy."""
+
+    state: ProcessState = ProcessState.STARTING
+    version: str = ""
+    pid: int = 0
+    restarts: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BpfStatus:
+    """Programs and maps. ``attached``: hook -> how many places it is attached to."""
+
+    healthy: bool = False
+    attached: Mapping[str, int] = field(default_factory=dict)
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XdsStatus:
+    """The configuration stream to Envoy; counts are since the agent started."""
+
+    connected: bool = False
+    pushes: int = 0
+    acks: int = 0
+    nacks: int = 0
+    resources: int = 0
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    """Resource name -> why Envoy refused it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropCount:
+    """Packets dropped for one reason since the programs were loaded."""
+
+    reason: str
+    packets: int
+    bytes: int = 0
+    direction: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapFill:
+    """How full a BPF map is."""
+
+    name: str
+    entries: int
+    capacity: int
+
+    @property
+    def ratio(self) -> float:
+        """0..1."""
+        return self.entries / self.capacity if self.capacity else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowsStatus:
+    """The flow ring."""
+
+    seen: int = 0
+    lost: Mapping[str, int] = field(default_factory=dict)
+    followers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """All of it at one moment."""
+
+    node: str
+    version: str
+    revision: int
+    """The world's; what is realised at this revision is up to date."""
+    started_at: str = ""
+    """RFC 3339."""
+    endpoints: tuple[EndpointStatus, ...] = ()
+    policies: tuple[PolicyStatus, ...] = ()
+    document_errors: tuple[DocumentError, ...] = ()
+    envoy: EnvoyStatus = EnvoyStatus()
+    bpf: BpfStatus = BpfStatus()
+    xds: XdsStatus = XdsStatus()
+    drops: tuple[DropCount, ...] = ()
+    maps: tuple[MapFill, ...] = ()
+    flows: FlowsStatus = FlowsStatus()
+
+    @property
+    def all_realised(self) -> bool:
+        """Whether nothing is outstanding or wrong."""
+        return next(self.obstacles(), None) is None
+
+    def obstacles(self) -> Iterator[str]:
+        """Yield what stands between this state and "all realised", one line each."""
+        if not self.bpf.healthy:
+            yield f"BPF: {self.bpf.message or 'not loaded yet'}"
+        if self.envoy.state is not ProcessState.READY:
+            yield f"Envoy: {self.envoy.state}" + (f": {self.envoy.message}" if self.envoy.message else "")
+        for error in self.document_errors:
+            yield f"document {error.source}[{error.index}]: {error.path + ': ' if error.path else ''}{error.message}"
+        for policy in self.policies:
+            if policy.state is not PolicyState.REALISED:
+                yield f"policy {policy.key}: {policy.state}" + (f": {policy.message}" if policy.message else "")
+        for endpoint in self.endpoints:
+            if endpoint.state is not EndpointState.READY:
+                yield f"endpoint {endpoint.key}: {endpoint.state}" + (f": {endpoint.message}" if endpoint.message else "")
+
+
+class ChangeSignal:
+    """Tells readers that the status may have changed. The agent bumps it; any number of tasks wait for it."""
+
+    def __init__(self) -> None:
+        self._serial = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def serial(self) -> int:
+        """Grows with every bump; read it before the status, then wait for what follows it."""
+        return self._serial
+
+    def bump(self) -> None:
+        """Wake everybody."""
+        self._serial += 1
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait_after(self, serial: int) -> None:
+        """Return as soon as ``self.serial`` is beyond ``serial``."""
+        while self._serial <= serial:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
