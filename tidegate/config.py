@@ -176,7 +176,8 @@ class FlowsSection:
 class NodeConfig:
     """node.yaml, checked. All paths are absolute. ``uplinks`` None (``auto``): the devices of the default routes."""
 
-    source: Path
+    path: Path
+    """The file it came from."""
     node: NodeSection
     policies: Path
     endpoints: Path
@@ -274,7 +275,7 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
     if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
         root.problem("state", f"{longest} is too long for a socket (107 bytes)", "choose a shorter directory")
     config = NodeConfig(
-        source=source,
+        path=source,
         node=_parse_node(root.section("node")),
         policies=root.path("policies", base) or base,
         endpoints=root.path("endpoints", base) or base,

@@ -81,5 +81,5 @@ def _decode_dataclass(kind: Any, data: dict[str, Any], where: str) -> Any:
 
 def _expect(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, kind):
-        raise ValueError(f"{where}: expected {kind.__name__}, found {type(data).__name__}")
+        raise ValueError(f"{where}: expected {kind.__name__}, found {type(data).__name__}")  # noqa: TRY004 (bad data, no bug)
     return data
