@@ -13,12 +13,26 @@ address serves /metrics and /healthz, which name no rule and no address. docs/cl
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+import json
+import math
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from aiohttp import web
 
 from l7filters.ir import CompiledPolicy
 from l7filters.world import World
 from tidegate.config import NodeConfig
-from tidegate.flows import FlowRing
+from tidegate.flow import Flow, rfc3339
+from tidegate.flows import FlowFilter, FlowRing, TooManySubscribers
+from tidegate.jsonvalue import encode
+from tidegate.metrics import CONTENT_TYPE, render
 from tidegate.status import ChangeSignal, NodeStatus
 
 WAIT_SECONDS_MAX = 3600.0
@@ -52,3 +66,228 @@ class AgentView(Protocol):
 
     def compiled(self) -> CompiledPolicy | None:
         """What it compiled to; None before the first time."""
+
+
+VIEW: web.AppKey[AgentView] = web.AppKey("view", AgentView)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def admin_app(view: AgentView) -> web.Application:
+    """Return the whole API, for the Unix socket."""
+    app = web.Application(client_max_size=REQUEST_BYTES_MAX, middlewares=[_errors_as_json])
+    app[VIEW] = view
+    app.router.add_get("/v1/status", get_status)
+    app.router.add_get("/v1/flows", get_flows)
+    app.router.add_get("/v1/endpoints", get_endpoints)
+    app.router.add_get("/v1/policies", get_policies)
+    app.router.add_get("/v1/world", get_world)
+    app.router.add_get("/healthz", get_health)
+    app.router.add_get("/metrics", get_metrics)
+    return app
+
+
+def metrics_app(view: AgentView) -> web.Application:
+    """Return what the TCP address serves."""
+    app = web.Application(client_max_size=REQUEST_BYTES_MAX, middlewares=[_errors_as_json])
+    app[VIEW] = view
+    app.router.add_get("/healthz", get_health)
+    app.router.add_get("/metrics", get_metrics)
+    return app
+
+
+class AdminServer:
+    """Serves the API for as long as the ``async with`` block lasts."""
+
+    def __init__(self, view: AgentView) -> None:
+        self._view = view
+        self._runners: list[web.AppRunner] = []
+
+    async def __aenter__(self) -> AdminServer:
+        config = self._view.config
+        try:
+            await self._serve(admin_app(self._view), bind_unix(config.admin_socket))
+            if config.admin.metrics_host is not None:
+                sock = bind_tcp(config.admin.metrics_host, config.admin.metrics_port)
+                await self._serve(metrics_app(self._view), sock)
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._close()
+
+    async def _serve(self, app: web.Application, sock: socket.socket) -> None:
+        # A follower that goes away must free its queue at once, hence the cancellation of its handler.
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS)
+        self._runners.append(runner)
+        try:
+            await runner.setup()
+            await web.SockSite(runner, sock).start()
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _close(self) -> None:
+        while self._runners:
+            await self._runners.pop().cleanup()
+        with suppress(FileNotFoundError):
+            self._view.config.admin_socket.unlink()
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Return a listening socket that only the owner can connect to. What stood at ``path`` is replaced.
+
+    The agent's lock says that nobody else serves there. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    mask = os.umask(0o177)  # so that there is no moment at which others could connect
+    try:
+        sock.bind(str(path))
+        sock.listen(64)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(mask)
+    return sock
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on one address. Raises OSError (a host name that isn't known is one, too)."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(64)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a refused request with ``{"error": ..}``, also for an unknown route."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return web.json_response({"error": error.text or error.reason}, status=error.status)
+
+
+async def get_status(request: web.Request) -> web.Response:
+    """Status now, or as soon as all is realised."""
+    view = request.app[VIEW]
+    wait_seconds = _number(request, "wait", 0.0, WAIT_SECONDS_MAX)
+    deadline = asyncio.get_running_loop().time() + wait_seconds
+    while True:
+        serial = view.changes.serial
+        status = view.status()
+        left = deadline - asyncio.get_running_loop().time()
+        if status.all_realised or left <= 0:
+            return web.json_response(status_json(status))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(view.changes.wait_after(serial), left)
+
+
+def status_json(status: NodeStatus) -> dict[str, Any]:
+    """Return a status as JSON, with what follows from it."""
+    return {**encode(status), "all_realised": status.all_realised, "obstacles": list(status.obstacles())}
+
+
+async def get_flows(request: web.Request) -> web.StreamResponse:
+    """Stream records as lines ``{"flow": ..}`` and, where this reader was too slow, ``{"lost_events": ..}``."""
+    view = request.app[VIEW]
+    try:
+        wanted = FlowFilter.from_query(request.query)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=str(error)) from error
+    last = int(_number(request, "last", -1, view.flows.capacity)) if "last" in request.query else None
+    follow = request.query.get("follow", "") not in ("", "0", "false")
+    if not follow:
+        return await _send_flows(request, _lines(view.flows.recent(wanted, last)))
+    try:
+        subscription = view.flows.subscribe(wanted)
+    except TooManySubscribers as error:
+        raise web.HTTPServiceUnavailable(text=str(error)) from error
+    with subscription:
+        response = await _send_flows(request, _lines(view.flows.recent(wanted, last)), end=False)
+        with suppress(ConnectionError):
+            while True:
+                flows, lost = await subscription.batch()
+                if lost:
+                    await response.write(_lost_line(lost))
+                await response.write(_lines(flows))
+    return response
+
+
+async def _send_flows(request: web.Request, lines: bytes, end: bool = True) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    await response.write(lines)
+    if end:
+        await response.write_eof()
+    return response
+
+
+def _lines(flows: tuple[Flow, ...]) -> bytes:
+    return b"".join(_line({"flow": flow.to_json(), "node_name": flow.node, "time": rfc3339(flow.time_ns)}) for flow in flows)
+
+
+def _lost_line(count: int) -> bytes:
+    return _line({"lost_events": {"source": "SUBSCRIBER_QUEUE", "num_events_lost": str(count)}})
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+async def get_endpoints(request: web.Request) -> web.Response:
+    """All endpoints as the world has them, local ones with their state."""
+    view = request.app[VIEW]
+    states = {status.key: encode(status) for status in view.status().endpoints}
+    rows = [{**encode(endpoint), "status": states.get(endpoint.key)} for endpoint in view.world().endpoints]
+    return web.json_response({"endpoints": rows})
+
+
+async def get_policies(request: web.Request) -> web.Response:
+    """All policies with their state, and the documents that are in error."""
+    status = request.app[VIEW].status()
+    return web.json_response({"policies": encode(status.policies), "document_errors": encode(status.document_errors)})
+
+
+async def get_world(request: web.Request) -> web.Response:
+    """The world in force, whole."""
+    return web.json_response(encode(request.app[VIEW].world()))
+
+
+async def get_health(request: web.Request) -> web.Response:
+    """Say that the agent's loop runs: 200 whatever is realised, so that a policy mistake doesn't restart it."""
+    del request
+    return web.json_response({"status": "ok"})
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """Prometheus text, read now."""
+    view = request.app[VIEW]
+    body = render(view.status(), view.flows)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+
+def _number(request: web.Request, name: str, least: float, most: float) -> float:
+    text = request.query.get(name)
+    if text is None:
+        return least
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise web.HTTPBadRequest(text=f"{name} is a number from {least:g} to {most:g}, not {text[:40]!r}")
+    return value
