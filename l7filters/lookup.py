@@ -1,0 +1,115 @@
+"""Reading compiled entries exactly as the kernel does.
+
+Owns: the lookup (a peer's own entries, then ANY's, longest prefix first) and the judgement of a flow from both its ends. It is
+the specification of ``bpf_redirect/lib/policy.h`` in Python; tests hold both against each other. Must not know rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from l7filters.identity import IdentityNumber, Reserved
+from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, PolicyEntry, Redirect, SlotKey
+from l7filters.model import Direction
+from l7filters.ports import PORT_BITS, PortPrefix, ancestors
+
+ANY_PEER = IdentityNumber(int(Reserved.ANY))
+
+Place = tuple[IdentityNumber, IdentityNumber, Direction]
+"""(subject, peer, direction): what one trie is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A new connection, or the first packet of one, by identities. For ICMP ``port`` is the type; without ports it is 0.
+
+    ``source_local`` and ``destination_local``: whether this node enforces that end.
+    """
+
+    source: IdentityNumber
+    destination: IdentityNumber
+    protocol: int
+    port: int
+    source_local: bool = True
+    destination_local: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """``no_pair``: both ends redirect and no slot judges both; else ``by`` is the verdict that denies."""
+
+    by: Deny
+    direction: Direction
+    no_pair: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Straight through the stack (``slot`` None) or to a slot."""
+
+    slot: SlotKey | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EntryTable:
+    """All entries of one compiled policy, indexed for lookups."""
+
+    tries: Mapping[Place, Mapping[PortPrefix, EntryVerdict]]
+    pairs: Mapping[tuple[SlotKey, SlotKey], SlotKey]
+
+    @classmethod
+    def of(cls, compiled: CompiledPolicy) -> EntryTable:
+        """Index ``compiled``."""
+        return cls(index_entries(compiled.entries), {(pair.egress, pair.ingress): pair.pair for pair in compiled.pairs})
+
+    def verdict(
+        self, subject: IdentityNumber, peer: IdentityNumber, direction: Direction, prefix: PortPrefix
+    ) -> EntryVerdict | None:
+        """Return the verdict for all of ``prefix``; None: no entry covers it, which is default deny."""
+        for place in ((subject, peer, direction), (subject, ANY_PEER, direction)):
+            nodes = self.tries.get(place)
+            if nodes is not None:
+                for ancestor in ancestors(prefix):
+                    found = nodes.get(ancestor)
+                    if found is not None:
+                        return found
+        return None
+
+    def judge(self, flow: Flow) -> Dropped | Passed:
+        """Return what becomes of ``flow``: deny if either end denies, else redirect if either redirects, else allow."""
+        prefix = PortPrefix(flow.protocol, flow.port, PORT_BITS)
+        ends: list[tuple[Direction, EntryVerdict]] = []
+        if flow.source_local:
+            sent = self.verdict(flow.source, flow.destination, Direction.EGRESS, prefix)
+            ends.append((Direction.EGRESS, sent or Deny()))
+        if flow.destination_local:
+            received = self.verdict(flow.destination, flow.source, Direction.INGRESS, prefix)
+            ends.append((Direction.INGRESS, received or Deny()))
+        for direction, verdict in ends:
+            if isinstance(verdict, Deny):
+                return Dropped(verdict, direction)
+        slots = [verdict.slot for _, verdict in ends if isinstance(verdict, Redirect)]
+        if len(slots) < 2:
+            return Passed(slots[0] if slots else None)
+        pair = self.pairs.get((slots[0], slots[1]))
+        return Passed(pair) if pair is not None else Dropped(Deny(), Direction.EGRESS, no_pair=True)
+
+
+def index_entries(entries: Iterable[PolicyEntry]) -> dict[Place, dict[PortPrefix, EntryVerdict]]:
+    """Return the entries by place, then by prefix."""
+    tries: dict[Place, dict[PortPrefix, EntryVerdict]] = {}
+    for entry in entries:
+        key = entry.key
+        tries.setdefault((key.subject, key.peer, key.direction), {})[key_prefix(key)] = entry.verdict
+    return tries
+
+
+def key_prefix(key: EntryKey) -> PortPrefix:
+    """Return the prefix part of ``key``."""
+    return PortPrefix(key.protocol, key.port, key.port_bits)
+
+
+def would_deny(verdict: EntryVerdict) -> bool:
+    """Tell whether a policy in audit mode would have denied what ``verdict`` passes."""
+    return isinstance(verdict, Allow | Redirect) and verdict.would_deny

@@ -1,0 +1,99 @@
+"""The policy trie of one peer: every (protocol, port prefix) that rules mention, each with its resolved verdict.
+
+Owns: the building of a trie from what covers what, its minimal form, and how two tries meet. The precedence of clauses is
+precedence.py's. Must not know identities: the same trie serves every (subject, peer) that the same rules cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from l7filters.ir import Deny, EntryVerdict, PolicyProblem, Redirect, Slot, SlotKey
+from l7filters.ports import ANY_PORT, PortPrefix, ancestors, trie_order
+from l7filters.precedence import Clause, Resolved, Stance, resolve
+
+DEFAULT_DENY = Deny()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """A clause and the ports it covers. Compared by identity, so that tries can be remembered by what they are made of."""
+
+    clause: Clause
+    prefixes: tuple[PortPrefix, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trie:
+    """``nodes`` in trie order (a prefix after those that cover it), none of which repeats what the prefix above it says.
+
+    Where no node covers a port, the verdict is default deny.
+    """
+
+    nodes: Mapping[PortPrefix, EntryVerdict]
+    slots: tuple[Slot, ...] = ()
+    problems: tuple[PolicyProblem, ...] = ()
+
+    def verdict(self, prefix: PortPrefix) -> EntryVerdict:
+        """Return what the longest node that covers ``prefix`` says."""
+        for ancestor in ancestors(prefix):
+            found = self.nodes.get(ancestor)
+            if found is not None:
+                return found
+        return DEFAULT_DENY
+
+    @property
+    def redirects(self) -> bool:
+        """Whether some node redirects."""
+        return bool(self.slots)
+
+
+def build_trie(placements: Iterable[Placement], stance: Stance) -> Trie:
+    """Resolve every node that ``placements`` mention and keep those that change something."""
+    clauses_at: dict[PortPrefix, list[Clause]] = {ANY_PORT: []}
+    for placement in placements:
+        for prefix in placement.prefixes:
+            clauses_at.setdefault(prefix, []).append(placement.clause)
+    nodes: dict[PortPrefix, EntryVerdict] = {}
+    slots: dict[SlotKey, Slot] = {}
+    problems: dict[PolicyProblem, None] = {}
+    resolved_by_clauses: dict[frozenset[Clause], Resolved] = {}
+    above: dict[PortPrefix, frozenset[Clause]] = {}
+    effective: dict[PortPrefix, EntryVerdict] = {}
+    for prefix in sorted(clauses_at, key=trie_order):
+        parent = _parent(prefix, above)
+        covering = frozenset(clauses_at[prefix]) | (above[parent] if parent is not None else frozenset())
+        above[prefix] = covering
+        resolved = resolved_by_clauses.get(covering)
+        if resolved is None:
+            resolved = resolved_by_clauses[covering] = resolve(covering, stance)
+            problems.update(dict.fromkeys(resolved.problems))
+        effective[prefix] = resolved.verdict
+        if resolved.verdict == (effective[parent] if parent is not None else DEFAULT_DENY):
+            continue
+        nodes[prefix] = resolved.verdict
+        if resolved.slot is not None:
+            slots[resolved.slot.key] = resolved.slot
+    return Trie(nodes, tuple(slots.values()), tuple(problems))
+
+
+def meeting_slots(egress: Trie, ingress: Trie) -> frozenset[tuple[SlotKey, SlotKey]]:
+    """Return the (egress slot, ingress slot) of every place where both tries redirect.
+
+    A place that lies wholly under longer prefixes counts too: at worst that is a slot more, never one too few.
+    """
+    met: set[tuple[SlotKey, SlotKey]] = set()
+    for prefix in {**egress.nodes, **ingress.nodes}:
+        sent, received = egress.verdict(prefix), ingress.verdict(prefix)
+        if isinstance(sent, Redirect) and isinstance(received, Redirect):
+            met.add((sent.slot, received.slot))
+    return frozenset(met)
+
+
+def _parent(prefix: PortPrefix, known: Mapping[PortPrefix, object]) -> PortPrefix | None:
+    """Return the longest of ``known`` that covers ``prefix``; None only for ANY_PORT, which is always known first."""
+    for ancestor in ancestors(prefix):
+        if ancestor in known:
+            return ancestor
+    return None
