@@ -8,12 +8,14 @@ together, as one ConfigError (settings.py).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from l7filters.envoy.settings import EscapedSlashes, UnderscoreHeaders
 from l7filters.world import Enforcement
 from tidegate.settings import ConfigError, ConfigProblem, Section, load_yaml
 
@@ -55,6 +57,10 @@ DENIED_BODY_BYTES_MAX = 4096
 """Envoy's own limit on an inline response body (max_direct_response_body_size_bytes)."""
 SECONDS_MAX = 366 * 86400.0
 """A year: anything longer means "never", which is written 0."""
+UINT32_MAX = (1 << 32) - 1
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+"""A token (RFC 9110, 5.6.2)."""
+DENIED_HEADER_DEFAULT = "x-tidegate-denied-by"
 AUTO = "auto"
 
 
@@ -92,10 +98,15 @@ class HttpSection:
     """``http``: what is said to clients, and every limit that a request can meet. 0 seconds: no limit."""
 
     denied_body: str = "Access denied\r\n"
-    denied_header: bool = False
-    """Name the deciding policy in a response header. Off by default: it tells a stranger about the policy."""
+    denied_header: str | None = None
+    """Response header that names the deciding policy; None (``false``): none, for it tells strangers about the policy."""
+    escaped_slashes: EscapedSlashes = EscapedSlashes.UNESCAPE
+    underscore_headers: UnderscoreHeaders = UnderscoreHeaders.ALLOW
+    accept_http10: bool = False
     idle_timeout_seconds: float = 3600.0
-    """A connection with no request on it is closed after this long."""
+    """A client's connection with no request on it is closed after this long."""
+    upstream_idle_timeout_seconds: float = 60.0
+    """A server's connection with no request on it."""
     stream_idle_timeout_seconds: float = 300.0
     """A request on which neither side says anything is ended after this long."""
     request_timeout_seconds: float = 0.0
@@ -104,9 +115,11 @@ class HttpSection:
     """From the first byte of a request to the end of its headers (slow clients)."""
     connect_timeout_seconds: float = 5.0
     request_headers_kib_max: int = 60
+    request_headers_count_max: int = 200
     connections_max: int = 1 << 20
-    """Connections, pending requests and requests to servers at once, for the node. Envoy's own default of 1024 is far too low."""
-    accept_http10: bool = False
+    """Connections, pending requests and requests to servers at once, for the node; Envoy's own default is 1024."""
+    downstream_connections_max: int = 100_000
+    """Connections from clients at once, for the node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +268,7 @@ def load_config(path: Path) -> NodeConfig:
     return parse_config(data, source, shown_as=str(path))
 
 
-def parse_config(data: bytes | str, source: Path, shown_as: str = "") -> NodeConfig:
+def parse_config(data: bytes, source: Path, shown_as: str = "") -> NodeConfig:
     """Turn the text of node.yaml into a NodeConfig. ``source`` anchors relative paths. Raises ConfigError."""
     name = shown_as or str(source)
     problems: list[ConfigProblem] = []
@@ -328,18 +341,35 @@ def _parse_http(section: Section) -> HttpSection:
         section.problem("deniedBody", "longer than 4096 bytes", "Envoy holds it in every listener; write less")
     parsed = HttpSection(
         denied_body=body,
-        denied_header=section.flag("deniedHeader", default.denied_header),
+        denied_header=_parse_denied_header(section),
+        escaped_slashes=section.choice("escapedSlashes", EscapedSlashes, default.escaped_slashes),
+        underscore_headers=section.choice("underscoreHeaders", UnderscoreHeaders, default.underscore_headers),
+        accept_http10=section.flag("acceptHttp10", default.accept_http10),
         idle_timeout_seconds=seconds("idleTimeoutSeconds", default.idle_timeout_seconds),
+        upstream_idle_timeout_seconds=seconds("upstreamIdleTimeoutSeconds", default.upstream_idle_timeout_seconds),
         stream_idle_timeout_seconds=seconds("streamIdleTimeoutSeconds", default.stream_idle_timeout_seconds),
         request_timeout_seconds=seconds("requestTimeoutSeconds", default.request_timeout_seconds),
         request_headers_timeout_seconds=seconds("requestHeadersTimeoutSeconds", default.request_headers_timeout_seconds),
         connect_timeout_seconds=section.number("connectTimeoutSeconds", default.connect_timeout_seconds, 0.1, SECONDS_MAX),
         request_headers_kib_max=section.integer("requestHeadersKibMax", default.request_headers_kib_max, 1, 8192),
-        connections_max=section.integer("connectionsMax", default.connections_max, 1, (1 << 32) - 1),
-        accept_http10=section.flag("acceptHttp10", default.accept_http10),
+        request_headers_count_max=section.integer("requestHeadersCountMax", default.request_headers_count_max, 1, 65536),
+        connections_max=section.integer("connectionsMax", default.connections_max, 1, UINT32_MAX),
+        downstream_connections_max=section.integer("downstreamConnectionsMax", default.downstream_connections_max, 1, UINT32_MAX),
     )
     section.finish()
     return parsed
+
+
+def _parse_denied_header(section: Section) -> str | None:
+    written = section.value("deniedHeader")
+    if written is None or written is False:
+        return None
+    if written is True:
+        return DENIED_HEADER_DEFAULT
+    if not isinstance(written, str) or not HEADER_NAME.fullmatch(written):
+        section.problem("deniedHeader", f"{str(written)[:40]!r} is not a header name", "write true, false or e.g. x-denied-by")
+        return None
+    return written.lower()
 
 
 def _parse_proxy_ports(section: Section) -> ProxyPortsSection:

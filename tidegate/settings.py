@@ -23,9 +23,6 @@ from typing import TypeVar
 
 E = TypeVar("E", bound=StrEnum)
 
-NESTING_MAX = 32
-"""A settings file is two levels deep; what nests further than this is refused before it can exhaust the stack."""
-
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
@@ -49,55 +46,24 @@ class ConfigError(Exception):
         super().__init__("\n".join(f"{source}: {problem}" for problem in self.problems))
 
 
-def load_yaml(data: bytes | str, name: str) -> object:
-    """Parse one YAML document, refusing duplicate keys, aliases and absurd nesting. Raises ConfigError naming ``name``."""
-    import yaml  # not at the top: `tidegate --help` must not pay for it
-
-    def refuse(mark: object, message: str, hint: str) -> ConfigError:
-        return ConfigError(name, [ConfigProblem(f"line {getattr(mark, 'line', 0) + 1}", message, hint)])
-
-    def check(node: yaml.Node, depth: int) -> None:
-        if depth > NESTING_MAX:
-            raise refuse(node.start_mark, f"nested deeper than {NESTING_MAX} levels", "settings are two levels deep")
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                check(item, depth + 1)
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise refuse(key.start_mark, "a key must be a plain word", "quote it or remove the brackets")
-                if key.value in seen:
-                    raise refuse(key.start_mark, f"the key {key.value!r} is written twice", "keep one of the two")
-                seen.add(key.value)
-                check(value, depth + 1)
+def load_yaml(data: bytes, name: str) -> object:
+    """Parse a file of one YAML document, read as policy documents are. Raises ConfigError naming ``name``."""
+    from l7filters.documents.yamltree import read_documents  # not at the top: `tidegate --help` must not pay for YAML
 
     try:
-        for event in yaml.parse(data, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise refuse(event.start_mark, "aliases are not read here", "write the value out")
-        loader = yaml.SafeLoader(data)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            check(node, 0)
-            value: object = loader.construct_document(node)
-        finally:
-            loader.dispose()
-        return value
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        message = f"not YAML: {error.problem or error.context or 'syntax error'}"
-        hint = "check indentation, colons and quotes there"
-        raise ConfigError(name, [ConfigProblem(where, message, hint)]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        first_line = (str(error).splitlines() or ["unreadable"])[0]
-        raise ConfigError(name, [ConfigProblem("", f"not YAML: {first_line}", "the file must be UTF-8 text")]) from error
-    except RecursionError as error:
-        problem = ConfigProblem("", "nested too deeply", "settings are two levels deep")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = ConfigProblem("", f"not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}", "save it as UTF-8")
         raise ConfigError(name, [problem]) from error
+    documents = list(read_documents(text))
+    for document in documents:
+        if document.problem is not None:
+            where = f"line {document.problem.line}" if document.problem.line is not None else ""
+            raise ConfigError(name, [ConfigProblem(where, document.problem.message, document.problem.hint)])
+    if len(documents) > 1:
+        problem = ConfigProblem(f"line {documents[1].line}", "a second document begins here", "remove the `---` line")
+        raise ConfigError(name, [problem])
+    return documents[0].tree if documents else None
 
 
 class Section:
