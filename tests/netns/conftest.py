@@ -1,0 +1,42 @@
+"""One stage for all scenario tests of a run; a test that breaks things builds its own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.node import Node
+from tests.support.stage import Stage
+
+
+@pytest.fixture(scope="session")
+def shared_stage() -> Iterator[Stage]:
+    with Stage(prefix="tgstage") as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(shared_stage: Stage) -> Stage:
+    """The shared stage. A test starts with ``stage.enforce(...)``, which replaces whatever was in force."""
+    return shared_stage
+
+
+@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
+def family(request: pytest.FixtureRequest) -> int:
+    """Both address families, one after the other."""
+    return int(request.param)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Show the log of every node that a failed test used."""
+    outcome = yield
+    report = outcome.get_result()
+    if not report.failed or not isinstance(item, pytest.Function):
+        return
+    for name, value in item.funcargs.items():
+        node = value.node if isinstance(value, Stage) else value
+        if isinstance(node, Node):
+            report.sections.append((f"log of tidegate run ({name})", node.log_tail()))

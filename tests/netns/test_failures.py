@@ -1,0 +1,236 @@
+"""What breaks, breaks closed, says so, and comes back; what is no concern of the broken part goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.node import eventually
+from tests.support.pod import Failed
+from tests.support.stage import (
+    DEATHSTAR,
+    DENIED_SECONDS,
+    HTTP,
+    HTTP_OTHER,
+    TCP,
+    XWING,
+    Stage,
+    cnp,
+    from_endpoints,
+    http,
+    ports,
+    reach,
+)
+
+pytestmark = [pytest.mark.root, pytest.mark.envoy]
+
+GET_ONLY = cnp(
+    "rule1",
+    DEATHSTAR,
+    ingress=[
+        {"fromEndpoints": from_endpoints(XWING), "toPorts": http({"method": "GET"})},
+        {"fromEndpoints": from_endpoints(XWING), "toPorts": ports(TCP)},
+    ],
+)
+PROXY_PORT_MIN = 19000
+
+
+@pytest.fixture(scope="module")
+def own_stage() -> Iterator[Stage]:
+    """A stage whose processes these tests kill."""
+    with Stage(prefix="tgfail") as stage:
+        yield stage
+
+
+def statuses(stage: Stage) -> dict[str, str]:
+    """Policy key -> state."""
+    return {policy["key"]: policy["state"] for policy in stage.node.status()["policies"]}
+
+
+def http_outcome(stage: Stage, method: str = "GET", family: int = 4) -> int | str:
+    """The status of a request from the xwing, or how it failed."""
+    try:
+        return stage.xwing.http(stage.deathstar.url(HTTP, family=family), method, timeout=DENIED_SECONDS).status
+    except Failed as failed:
+        return failed.kind
+
+
+def test_envoy_killed_closes_http_and_leaves_l4_and_comes_back(own_stage: Stage, family: int) -> None:
+    stage = own_stage
+    stage.enforce(GET_ONLY)
+    assert http_outcome(stage, family=family) == 200
+    connection = stage.xwing.connect(stage.deathstar.url(TCP, family=family), "tcp")
+    before = stage.deathstar.server_counts(HTTP)["requests"]
+    old = stage.node.status()["envoy"]["pid"]
+    os.kill(old, signal.SIGKILL)
+    # A refused method is no HTTP 200 at any moment, and never reaches the server, whatever state Envoy is in.
+    outcomes: list[int | str] = []
+
+    def back() -> bool:
+        outcomes.append(http_outcome(stage, "DELETE", family))
+        return outcomes[-1] == 403
+
+    eventually(back, 20, "403 again after Envoy's death")
+    assert 200 not in outcomes
+    assert stage.deathstar.server_counts(HTTP)["requests"] == before
+    assert connection.exchange(b"still here") == b"still here"
+    connection.close()
+    eventually(lambda: http_outcome(stage, family=family) == 200, 10)
+    stage.node.wait_ready()
+    assert stage.node.status()["envoy"]["pid"] != old
+
+
+def test_agent_killed_leaves_every_verdict_in_force(own_stage: Stage) -> None:
+    stage = own_stage
+    stage.enforce(GET_ONLY)
+    connection = stage.xwing.connect(stage.deathstar.url(HTTP))
+    assert connection.request().status == 200
+    assert stage.node.stop(signal.SIGKILL) == -signal.SIGKILL
+    eventually(lambda: stage.node.cli("status").returncode != 0, 10, "the agent's death")
+    for family in (4, 6):
+        assert (http_outcome(stage, "GET", family), http_outcome(stage, "DELETE", family)) == (200, 403)
+        assert reach(stage.xwing, stage.deathstar, [TCP, HTTP_OTHER], family) == {TCP: True, HTTP_OTHER: False}
+        assert reach(stage.tiefighter, stage.deathstar, [HTTP, TCP], family) == {HTTP: False, TCP: False}
+    assert connection.request().status == 200
+    assert connection.request(method="DELETE").status == 403
+    # A new run takes over the programs, the maps and Envoy: the open connection does not notice.
+    stage.node.start()
+    stage.node.wait_ready()
+    assert connection.request().status == 200
+    stage.forget()
+    stage.enforce(cnp("rule1", DEATHSTAR, ingress=[{"toPorts": http({"method": "DELETE"})}]))
+    assert connection.request().status == 403
+    assert connection.request(method="DELETE").status == 200
+    connection.close()
+
+
+def test_clean_stop_keeps_l4_and_closes_http(own_stage: Stage) -> None:
+    stage = own_stage
+    stage.enforce(GET_ONLY)
+    assert stage.node.stop() == 0
+    assert reach(stage.xwing, stage.deathstar, [TCP, HTTP_OTHER], 4) == {TCP: True, HTTP_OTHER: False}
+    assert reach(stage.tiefighter, stage.deathstar, [TCP], 6) == {TCP: False}
+    assert http_outcome(stage) in ("timeout", "refused", "reset")
+    stage.node.start()
+    stage.node.wait_ready()
+    assert (http_outcome(stage), http_outcome(stage, "DELETE")) == (200, 403)
+
+
+def test_pods_can_not_dial_the_proxy(stage: Stage, family: int) -> None:
+    stage.enforce(GET_ONLY)
+    assert http_outcome(stage, family=family) == 200
+    listening = stage.node.host_lines("ss", "-Hltn")
+    proxy_ports = sorted(
+        {int(line.split()[3].rpartition(":")[2]) for line in listening} & set(range(PROXY_PORT_MIN, PROXY_PORT_MIN + 2048))
+    )
+    assert proxy_ports, listening
+    for port in proxy_ports:
+        for address in (stage.host.address(family), "169.254.1.1" if family == 4 else stage.host.ipv6):
+            assert stage.tiefighter.tcp(address, port, timeout=DENIED_SECONDS) in ("timeout", "refused")
+            assert stage.falcon.tcp(address, port, timeout=DENIED_SECONDS) in ("timeout", "refused")
+
+
+def test_bad_document_harms_no_good_one_and_says_where_it_is_wrong(stage: Stage) -> None:
+    stage.enforce(GET_ONLY)
+    stage.forget()
+    node = stage.node
+    node.write_policy("bad", GET_ONLY.text.replace("rule1", "bad").replace("toPorts", "toPort"))
+
+    def errors() -> list[Any]:
+        found: list[Any] = node.status()["document_errors"]
+        return found
+
+    try:
+        eventually(lambda: bool(errors()), what="the error in the status")
+        (error,) = errors()
+        assert error["source"].endswith("bad.yaml")
+        assert "toPort" in error["path"] + error["message"]
+        assert "toPorts" in error["hint"]
+        result = node.cli("status", "--wait", "1")
+        assert result.returncode != 0
+        assert "bad.yaml" in result.stdout + result.stderr
+        assert (http_outcome(stage), http_outcome(stage, "DELETE")) == (200, 403)
+        node.write_policy("rule1", GET_ONLY.text.replace("GET", "DELETE"))
+        eventually(lambda: http_outcome(stage, "DELETE") == 200, what="a good edit beside a bad document")
+    finally:
+        node.remove_policy("bad")
+    node.wait_ready()
+
+
+def test_broken_edit_keeps_the_last_good_version_in_force(stage: Stage) -> None:
+    stage.enforce(GET_ONLY)
+    stage.forget()
+    stage.node.write_policy("rule1", GET_ONLY.text + "\n  broken: [")
+    eventually(lambda: bool(stage.node.status()["document_errors"]), what="the error in the status")
+    assert stage.node.status()["document_errors"][0]["kept"] is True
+    assert (http_outcome(stage), http_outcome(stage, "DELETE")) == (200, 403)
+    stage.node.write_policy("rule1", GET_ONLY.text)
+    stage.node.wait_ready()
+
+
+def test_regular_expression_that_re2_refuses_is_refused_before_any_push(stage: Stage) -> None:
+    stage.enforce(GET_ONLY)
+    stage.forget()
+    pushes = stage.node.status()["xds"]["pushes"]
+    stage.node.write_policy("regex", cnp("regex", DEATHSTAR, ingress=[{"toPorts": http({"path": "/(?=x)"})}]).text)
+    try:
+        eventually(lambda: bool(stage.node.status()["document_errors"]), what="the error in the status")
+        assert "path" in stage.node.status()["document_errors"][0]["path"]
+        assert stage.node.status()["xds"]["pushes"] == pushes
+        assert http_outcome(stage) == 200
+    finally:
+        stage.node.remove_policy("regex")
+    stage.node.wait_ready()
+
+
+def test_endpoint_without_a_realised_policy_is_closed(own_stage: Stage) -> None:
+    stage = own_stage
+    stage.enforce(cnp("all", {}, ingress=[{"fromEndpoints": [{}], "toPorts": ports(HTTP)}]))
+    late = stage.cluster.pod("late", {"class": "late"})
+    late.serve_http(HTTP)
+    # With nobody to realise its policy (the agent is gone), an endpoint that is attached stays closed.
+    stage.node.write_endpoints()
+    stage.node.wait_ready()
+    eventually(lambda: reach(stage.xwing, late, [HTTP], 4) == {HTTP: True})
+    assert reach(stage.xwing, late, [HTTP, TCP], 6) == {HTTP: True, TCP: False}
+    states = {endpoint["key"]: endpoint["state"] for endpoint in stage.node.status()["endpoints"]}
+    assert states["default/late"] == "ready"
+    stage.cluster.remove_pod("late")
+    stage.node.write_endpoints()
+    stage.node.wait_ready()
+    assert "default/late" not in {endpoint["key"] for endpoint in stage.node.status()["endpoints"]}
+
+
+def test_endpoint_whose_interface_is_missing_waits_and_is_attached_when_it_comes(own_stage: Stage) -> None:
+    stage = own_stage
+    stage.enforce()
+    late = {"name": "late", "namespace": "default", "labels": {"class": "late"}, "interface": "lxc-late", "ipv4": "10.0.15.9"}
+    stage.node.write_endpoints(stage.cluster.endpoints_yaml(extra=[late]))
+
+    def state() -> str | None:
+        return {endpoint["key"]: endpoint["state"] for endpoint in stage.node.status()["endpoints"]}.get("default/late")
+
+    try:
+        eventually(lambda: state() == "waiting", what="the endpoint waits for its interface")
+        assert stage.node.cli("status", "--wait", "1").returncode != 0
+        stage.host.run(["ip", "link", "add", "lxc-late", "type", "dummy"])
+        eventually(lambda: state() == "ready", 10, "the endpoint is attached")
+    finally:
+        stage.host.run(["ip", "link", "delete", "lxc-late"])
+        stage.node.write_endpoints()
+        stage.node.wait_ready()
+
+
+def test_every_drop_is_counted_under_a_named_reason(stage: Stage) -> None:
+    stage.enforce(GET_ONLY)
+
+    def dropped() -> int:
+        return sum(drop["packets"] for drop in stage.node.status()["drops"] if "polic" in drop["reason"].lower())
+
+    before = dropped()
+    assert reach(stage.tiefighter, stage.deathstar, [HTTP, TCP], 4) == {HTTP: False, TCP: False}
+    eventually(lambda: dropped() >= before + 2, what="two more drops by policy")
