@@ -54,7 +54,7 @@ def statuses(stage: Stage) -> dict[str, str]:
 def http_outcome(stage: Stage, method: str = "GET", family: int = 4) -> int | str:
     """The status of a request from the xwing, or how it failed."""
     try:
-        return stage.xwing.http(stage.deathstar.url(HTTP, family=family), method, timeout=DENIED_SECONDS).status
+        return int(stage.xwing.http(stage.deathstar.url(HTTP, family=family), method, timeout=DENIED_SECONDS).status)
     except Failed as failed:
         return failed.kind
 
@@ -187,22 +187,35 @@ def test_regular_expression_that_re2_refuses_is_refused_before_any_push(stage: S
     stage.node.wait_ready()
 
 
-def test_endpoint_without_a_realised_policy_is_closed(own_stage: Stage) -> None:
+def test_endpoint_without_a_realised_policy_is_closed(own_stage: Stage, family: int) -> None:
     stage = own_stage
-    stage.enforce(cnp("all", {}, ingress=[{"fromEndpoints": [{}], "toPorts": ports(HTTP)}]))
-    late = stage.cluster.pod("late", {"class": "late"})
-    late.serve_http(HTTP)
-    # With nobody to realise its policy (the agent is gone), an endpoint that is attached stays closed.
-    stage.node.write_endpoints()
+    late_labels = {"class": "late", "family": str(family)}
+    rules = [{"toPorts": http({"path": f"/late{family}"})}, {"toPorts": ports(TCP)}]
+    stage.enforce(cnp(f"late{family}", late_labels, ingress=rules))
+    late = stage.cluster.pod("late", late_labels)
+    for port, serve in ((HTTP, late.serve_http), (TCP, late.serve_tcp)):
+        serve(port)
+
+    def state() -> str | None:
+        return {endpoint["key"]: endpoint["state"] for endpoint in stage.node.status()["endpoints"]}.get("default/late")
+
+    # Envoy stands still, so the new endpoint's rule set can't be acknowledged; not even its L4 rule opens anything till then.
+    envoy = stage.node.status()["envoy"]["pid"]
+    os.kill(envoy, signal.SIGSTOP)
+    try:
+        stage.node.write_endpoints()
+        eventually(lambda: state() == "regenerating", what="the endpoint waits for Envoy")
+        assert reach(stage.xwing, late, [HTTP, TCP], family) == {HTTP: False, TCP: False}
+        assert reach(late, stage.deathstar, [TCP], family) == {TCP: False}
+    finally:
+        os.kill(envoy, signal.SIGCONT)
     stage.node.wait_ready()
-    eventually(lambda: reach(stage.xwing, late, [HTTP], 4) == {HTTP: True})
-    assert reach(stage.xwing, late, [HTTP, TCP], 6) == {HTTP: True, TCP: False}
-    states = {endpoint["key"]: endpoint["state"] for endpoint in stage.node.status()["endpoints"]}
-    assert states["default/late"] == "ready"
+    assert reach(stage.xwing, late, [HTTP, TCP], family) == {HTTP: True, TCP: True}
+    assert stage.xwing.http(late.url(HTTP, f"/late{family}", family)).status == 200
     stage.cluster.remove_pod("late")
     stage.node.write_endpoints()
     stage.node.wait_ready()
-    assert "default/late" not in {endpoint["key"] for endpoint in stage.node.status()["endpoints"]}
+    assert state() is None
 
 
 def test_endpoint_whose_interface_is_missing_waits_and_is_attached_when_it_comes(own_stage: Stage) -> None:

@@ -41,7 +41,7 @@ class TlsStage:
             )  # fmt: skip
         except Failed as failed:
             return failed.kind
-        return response.status
+        return int(response.status)
 
 
 @pytest.fixture(scope="module")
