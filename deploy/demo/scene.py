@@ -1,0 +1,142 @@
+"""The scene: who is there, what they run, which requests they make and what should become of each.
+
+Owns: the cast and the expectations, as values. Must not know how anything is shown.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.netns import Cluster, Pod
+from tests.support.node import Node, eventually
+from tests.support.pod import Failed
+
+POLICIES = Path(__file__).parent / "policies"
+DENIED_SECONDS = 0.7
+"""How long silence lasts before it counts as a drop; an answer takes milliseconds."""
+HTTP, ECHO, GRPC = 80, 8080, 50051
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request and what should become of it. ``expected``: an HTTP status, a gRPC code, or a word."""
+
+    client: str
+    text: str
+    server: str
+    port: int
+    expected: str
+    run: Callable[[], str]
+    http: tuple[str, str] | None = None
+    """Method and path, for finding the record of its verdict."""
+
+
+class Scene:
+    """The cluster of the demo, with a node that runs Tidegate."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster(prefix="tgdemo")
+        self.node = Node(self.cluster, policies={path.stem: path.read_text() for path in POLICIES.glob("*.yaml")})
+
+    def build(self) -> None:
+        """Build the namespaces and start the servers."""
+        cluster = self.cluster
+        self.deathstar = cluster.pod("deathstar", {"org": "empire", "class": "deathstar"})
+        self.hangar = cluster.pod("hangar", {"org": "empire", "app": "hangar"})
+        self.tiefighter = cluster.pod("tiefighter", {"org": "empire", "class": "tiefighter"})
+        self.xwing = cluster.pod("xwing", {"org": "alliance", "class": "xwing"})
+        self.outpost = cluster.remote("outpost", {"org": "empire", "class": "outpost"})
+        self.bespin = cluster.world("bespin")
+        for pod in (self.deathstar, self.hangar, self.tiefighter, self.xwing, self.outpost, self.bespin, cluster.host):
+            _ = pod.process
+        self._start_nginx(self.deathstar)
+        self._start_nginx(self.bespin)
+        self.hangar.serve_grpc(GRPC)
+
+    def _start_nginx(self, pod: Pod) -> None:
+        """Debian's nginx, untouched but for a configuration that tells what it was asked."""
+        directory = self.cluster.directory / f"nginx-{pod.name}"
+        directory.mkdir()
+        (directory / "nginx.conf").write_text(
+            textwrap.dedent(
+                f"""\
+                user root; daemon off; pid {directory}/pid; error_log stderr warn; worker_processes 1;
+                events {{ worker_connections 256; }}
+                http {{
+                    access_log off;
+                    client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
+                    fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+                    keepalive_requests 1000000;
+                    server {{
+                        listen 80; listen [::]:80;
+                        default_type text/plain;
+                        location / {{ return 200 "{pod.name} $connection $remote_addr $request_method\\n"; }}
+                    }}
+                }}
+                """
+            )
+        )
+        log = (directory / "log").open("wb")
+        with log:
+            pod.popen(["/usr/sbin/nginx", "-e", "stderr", "-c", str(directory / "nginx.conf")], stdout=log, stderr=log)
+        for family in (4, 6):
+            eventually(lambda family=family: pod.tcp(pod.address(family), HTTP) == "connected", 10, f"nginx in {pod.name}")  # type: ignore[misc]
+
+    def requests(self) -> list[Request]:
+        """What is asked, in the order of the table."""
+        return [
+            self._http(self.tiefighter, self.deathstar, "GET", "/v1/status", 4, "200"),
+            self._http(self.tiefighter, self.deathstar, "POST", "/v1/request-landing", 6, "200"),
+            self._http(self.tiefighter, self.deathstar, "PUT", "/v1/exhaust-port", 4, "403"),
+            self._http(self.tiefighter, self.deathstar, "PUT", "/v1/exhaust-port", 6, "403"),
+            self._http(self.tiefighter, self.deathstar, "GET", "/v1/%2e%2e/exhaust-port", 4, "403"),
+            self._http(self.xwing, self.deathstar, "GET", "/v1/status", 4, "dropped"),
+            self._http(self.xwing, self.deathstar, "GET", "/v1/status", 6, "dropped"),
+            self._http(self.outpost, self.deathstar, "GET", "/v1/status", 4, "200"),
+            self._http(self.outpost, self.deathstar, "DELETE", "/v1/status", 6, "403"),
+            self._http(self.bespin, self.deathstar, "GET", "/v1/status", 4, "dropped"),
+            self._http(self.cluster.host, self.deathstar, "GET", "/healthz", 4, "200"),
+            self._grpc(self.xwing, "/empire.Hangar/GetStatus", 4, "OK"),
+            self._grpc(self.tiefighter, "/empire.Hangar/StreamArrivals", 6, "OK"),
+            self._grpc(self.xwing, "/empire.Hangar/OpenDoors", 6, "PERMISSION_DENIED"),
+            self._http(self.xwing, self.bespin, "GET", "/plans", 4, "200"),
+            self._http(self.xwing, self.bespin, "POST", "/plans", 6, "403"),
+            self._ping(self.tiefighter, 4, "answered"),
+            self._ping(self.xwing, 6, "dropped"),
+        ]
+
+    def _http(self, client: Pod, server: Pod, method: str, path: str, family: int, expected: str) -> Request:
+        def run() -> str:
+            try:
+                response = client.http(server.url(HTTP, family=family), method, path=path, timeout=wait_seconds(expected))
+            except Failed as failed:
+                return "dropped" if failed.kind == "timeout" else str(failed.kind)
+            if response.status == 200 and client.address(family) not in response.body.decode().split():
+                return f"200, but the server saw {response.body.decode().split()[2]}"
+            return str(response.status)
+
+        return Request(client.name, f"{method} {path}  [dim]IPv{family}[/]", server.name, HTTP, expected, run, (method, path))
+
+    def _grpc(self, client: Pod, method: str, family: int, expected: str) -> Request:
+        names = {0: "OK", 7: "PERMISSION_DENIED", 14: "UNAVAILABLE", 4: "DEADLINE_EXCEEDED"}
+
+        def run() -> str:
+            stream = method.rpartition("/")[2].startswith("Stream")
+            code = client.grpc(self.hangar.authority(GRPC, family), method, stream=stream).code
+            return names.get(code, str(code))
+
+        return Request(client.name, f"gRPC {method}  [dim]IPv{family}[/]", "hangar", GRPC, expected, run, ("POST", method))
+
+    def _ping(self, client: Pod, family: int, expected: str) -> Request:
+        def run() -> str:
+            return "answered" if client.ping(self.deathstar.address(family), timeout=wait_seconds(expected)) else "dropped"
+
+        return Request(client.name, f"ping  [dim]IPv{family}[/]", "deathstar", 0, expected, run)
+
+
+def wait_seconds(expected: str) -> float:
+    """Patience: little where silence is expected, much where an answer is."""
+    return DENIED_SECONDS if expected == "dropped" else 5.0
