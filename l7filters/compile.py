@@ -60,6 +60,7 @@ from l7filters.population import (
     Numbers,
     PeerResolver,
     Population,
+    canonical_address,
     host_network,
     network_order,
     selected_services,
@@ -135,6 +136,7 @@ class _Verdicts:
 class Memo:
     """What one compile leaves for the next. Opaque; holds nothing that the last world does not, but for a few spare tries."""
 
+    world: World | None = None
     census: Census = field(default_factory=Census)
     programs: Programs = field(default_factory=dict)
     mentioned: frozenset[Network] = frozenset()
@@ -159,14 +161,16 @@ def recompile(world: World, identities: IdentityTable, memo: Memo) -> tuple[Comp
     census = take_census(world.endpoints, memo.census)
     programs = _take_apart_all(world.policies, memo.programs)
     everything = tuple(chain.from_iterable(programs.values()))
-    mentioned = _mentioned(everything, world)
-    nodes_selected = world.remote_nodes if any(program.selects_peer_nodes for program in everything) else ()
+    mentioned, nodes_selected = memo.mentioned, memo.nodes_selected
+    if programs is not memo.programs or not _same_surroundings(world, memo.world):
+        mentioned = _mentioned(everything, world)
+        nodes_selected = world.remote_nodes if any(program.selects_peer_nodes for program in everything) else ()
     same_people = census.traits is memo.census.traits and identities is memo.numbering.table
     if same_people and mentioned == memo.mentioned and nodes_selected == memo.nodes_selected:
         numbering = memo.numbering
     else:
         numbering = number_everyone(census, mentioned, nodes_selected, identities, memo.numbering)
-    addresses = _address(world, census, numbering, memo.addresses)
+    addresses = _address(world, census, numbering, memo)
     rules = _resolve_rules(world, census, everything, numbering, addresses, memo)
     verdicts = _judge(world, census, numbering, rules, memo)
     compiled = CompiledPolicy(
@@ -179,7 +183,18 @@ def recompile(world: World, identities: IdentityTable, memo: Memo) -> tuple[Comp
         endpoints=addresses.endpoints,
         problems=verdicts.problems,
     )
-    return compiled, Memo(census, programs, mentioned, nodes_selected, numbering, addresses, rules, verdicts)
+    return compiled, Memo(world, census, programs, mentioned, nodes_selected, numbering, addresses, rules, verdicts)
+
+
+def _same_surroundings(world: World, previous: World | None) -> bool:
+    """Tell whether all is as it was but endpoints and policies."""
+    return previous is not None and (
+        world.node,
+        world.services,
+        world.cidr_groups,
+        world.remote_nodes,
+        world.enforcement,
+    ) == (previous.node, previous.services, previous.cidr_groups, previous.remote_nodes, previous.enforcement)
 
 
 def _take_apart_all(policies: Iterable[Policy], previous: Programs) -> Programs:
@@ -217,8 +232,11 @@ def _mentioned(programs: Iterable[Program], world: World) -> frozenset[Network]:
     )
 
 
-def _address(world: World, census: Census, numbering: Numbering, previous: _Addresses) -> _Addresses:
+def _address(world: World, census: Census, numbering: Numbering, memo: Memo) -> _Addresses:
     """Return the ipcache and the local endpoints."""
+    previous = memo.addresses
+    if census is memo.census and numbering is memo.numbering and _same_surroundings(world, memo.world):
+        return previous
     claims: dict[Resident, tuple[IdentityNumber, tuple[Claim, ...], LocalEndpoint | None]] = {}
     for resident in census.residents.values():
         number = numbering.groups[resident.group]
@@ -235,11 +253,18 @@ def _address(world: World, census: Census, numbering: Numbering, previous: _Addr
     return _Addresses(claims, settle_claims(every_claim), tuple(endpoints))
 
 
-def _population(world: World, programs: Iterable[Program], numbering: Numbering, addresses: _Addresses) -> Population:
-    wanted: set[Address] = set()
-    for peer in {reference for program in programs for reference in program.references}:
-        if isinstance(peer, ServicePeer):
-            wanted.update(address for service in selected_services(world.services, peer) for address in service.addresses)
+def _service_backends(world: World, programs: Iterable[Program], addresses: _Addresses) -> dict[Address, IdentityNumber]:
+    """Return whose each address is that a Service in force lists."""
+    references = {peer for program in programs for peer in program.references if isinstance(peer, ServicePeer)}
+    services = (service for peer in references for service in selected_services(world.services, peer))
+    return {
+        address: addresses.ipcache[network_order(host_network(address))].identity
+        for service in services
+        for address in map(canonical_address, service.addresses)
+    }
+
+
+def _population(world: World, numbering: Numbering, backends: Mapping[Address, IdentityNumber]) -> Population:
     return Population(
         endpoints={number: group.labels for group, number in numbering.groups.items()},
         cidrs=numbering.cidrs,
@@ -247,7 +272,7 @@ def _population(world: World, programs: Iterable[Program], numbering: Numbering,
         remote_nodes=numbering.remote_nodes,
         services=world.services,
         cidr_groups=world.cidr_groups,
-        service_backends={address: addresses.ipcache[network_order(host_network(address))].identity for address in wanted},
+        service_backends=backends,
     )
 
 
@@ -256,8 +281,18 @@ def _resolve_rules(
 ) -> _Rules:
     """Return every program with its peers as numbers, and whom it selects."""
     previous = memo.rules
-    population = _population(world, programs, numbering, addresses)
+    backends = _service_backends(world, programs, addresses)
+    same_people = census.traits is memo.census.traits and numbering is memo.numbering
     resolver = previous.resolver
+    same_peers = (
+        resolver is not None
+        and same_people
+        and backends == resolver.population.service_backends
+        and _same_surroundings(world, memo.world)
+    )
+    if same_peers and programs == tuple(previous.resolved):
+        return previous
+    population = _population(world, numbering, backends)
     if resolver is None or resolver.population != population:
         resolver = PeerResolver.of(population)
     names: Names = {
@@ -290,6 +325,8 @@ def _subjects_of(program: Program, node: Node, resolver: PeerResolver, local: Nu
 def _judge(world: World, census: Census, numbering: Numbering, rules: _Rules, memo: Memo) -> _Verdicts:
     """Return the entries of all subjects, their slots and pairs."""
     previous = memo.verdicts
+    if rules is memo.rules and memo.world is not None and world.enforcement is memo.world.enforcement:
+        return previous
     groups = {number: group for group, number in numbering.groups.items()}
     resolutions = dict(previous.resolutions)
     tries = dict(previous.tries)

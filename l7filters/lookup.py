@@ -1,6 +1,6 @@
 """Reading compiled entries exactly as the kernel does.
 
-Owns: the lookup (a peer's own entries, then ANY's, longest prefix first) and the judgement of a flow from both its ends. It is
+Owns: the lookups (an address's identity; a peer's own entries, then ANY's, longest prefix first) and the judgement of a flow from both its ends. It is
 the specification of ``bpf_redirect/lib/policy.h`` in Python; tests hold both against each other. Must not know rules.
 """
 
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from l7filters.identity import IdentityNumber, Reserved
-from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, PolicyEntry, Redirect, SlotKey
+from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, IpcacheEntry, PolicyEntry, Redirect, SlotKey
 from l7filters.model import Direction
 from l7filters.ports import PORT_BITS, PortPrefix, ancestors
 
 ANY_PEER = IdentityNumber(int(Reserved.ANY))
+IPV6_BITS = 128
+V4_MAPPED_BITS = 96
+V4_MAPPED_BASE = 0xFFFF << 32
 
 Place = tuple[IdentityNumber, IdentityNumber, Direction]
 """(subject, peer, direction): what one trie is for."""
@@ -96,6 +100,32 @@ class EntryTable:
         return Passed(pair) if pair is not None else Dropped(Deny(), Direction.EGRESS, no_pair=True)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AddressTable:
+    """The ipcache of one compiled policy, indexed for lookups. IPv4 is its v4-mapped IPv6, as in the kernel's keys."""
+
+    by_length: Mapping[int, Mapping[int, IpcacheEntry]]
+    """Prefix length of 128, longest first -> the prefix as a number -> entry."""
+
+    @classmethod
+    def of(cls, compiled: CompiledPolicy) -> AddressTable:
+        """Index ``compiled``."""
+        by_length: dict[int, dict[int, IpcacheEntry]] = {}
+        for entry in compiled.ipcache:
+            length = entry.prefix.prefixlen + (V4_MAPPED_BITS if entry.prefix.version == 4 else 0)
+            by_length.setdefault(length, {})[_as_ipv6(entry.prefix.network_address)] = entry
+        return cls({length: by_length[length] for length in sorted(by_length, reverse=True)})
+
+    def find(self, address: IPv4Address | IPv6Address) -> IpcacheEntry:
+        """Return the entry of the longest prefix that holds ``address``; the world's if no other does."""
+        number = _as_ipv6(address)
+        for length, entries in self.by_length.items():
+            found = entries.get(number >> (IPV6_BITS - length) << (IPV6_BITS - length))
+            if found is not None:
+                return found
+        raise AssertionError("::/0 is in every ipcache")
+
+
 def index_entries(entries: Iterable[PolicyEntry]) -> dict[Place, dict[PortPrefix, EntryVerdict]]:
     """Return the entries by place, then by prefix."""
     tries: dict[Place, dict[PortPrefix, EntryVerdict]] = {}
@@ -108,6 +138,10 @@ def index_entries(entries: Iterable[PolicyEntry]) -> dict[Place, dict[PortPrefix
 def key_prefix(key: EntryKey) -> PortPrefix:
     """Return the prefix part of ``key``."""
     return PortPrefix(key.protocol, key.port, key.port_bits)
+
+
+def _as_ipv6(address: IPv4Address | IPv6Address) -> int:
+    return int(address) | V4_MAPPED_BASE if address.version == 4 else int(address)
 
 
 def would_deny(verdict: EntryVerdict) -> bool:

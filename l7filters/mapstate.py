@@ -7,12 +7,15 @@ Host byte order, no layout: ``bpf_redirect/encode.py`` turns these into bytes. M
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
+from typing import assert_never
 
 from l7filters.identity import IdentityNumber, Network
-from l7filters.ir import EntryKey
+from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, PolicyEntry, Redirect, SlotKey
+from l7filters.slots import SlotTable
 
 
 class MapVerdict(IntEnum):
@@ -58,3 +61,109 @@ class MapState:
     pairs: Mapping[tuple[int, int], int] = field(default_factory=dict)
     endpoints: Mapping[int, EndpointValue] = field(default_factory=dict)
     cgroups: Mapping[int, IdentityNumber] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeriveMemo:
+    """What one derivation leaves for the next, so that a change costs what it touches. Opaque; never changes a result."""
+
+    entries: tuple[PolicyEntry, ...] = ()
+    numbers: Mapping[SlotKey, int] = field(default_factory=dict)
+    policy: Mapping[EntryKey, PolicyValue] = field(default_factory=dict)
+
+
+def derive(
+    compiled: CompiledPolicy,
+    table: SlotTable,
+    ifindex_by_endpoint: Mapping[str, int],
+    cgroup_ids: Mapping[str, int],
+    ready: AbstractSet[int],
+    port_base: int,
+) -> MapState:
+    """Return what the maps should hold.
+
+    ``ifindex_by_endpoint`` and ``cgroup_ids`` are by endpoint key; an endpoint that is missing has no interface (or cgroup) at
+    the moment and is left out. ``ready``: the slot ids whose listener Envoy has acknowledged. A place that redirects to any other
+    slot is an explicit DENY, not an absence: an absent entry would fall through to what holds for any peer. Slot N listens on
+    ``port_base`` + N.
+    """
+    return rederive(compiled, table, ifindex_by_endpoint, cgroup_ids, ready, port_base, DeriveMemo())[0]
+
+
+def rederive(
+    compiled: CompiledPolicy,
+    table: SlotTable,
+    ifindex_by_endpoint: Mapping[str, int],
+    cgroup_ids: Mapping[str, int],
+    ready: AbstractSet[int],
+    port_base: int,
+    memo: DeriveMemo,
+) -> tuple[MapState, DeriveMemo]:
+    """Do what ``derive`` does, from where ``memo`` was left; pass on the memo returned."""
+    numbers = {key: number for key, number in table.ids.items() if number in ready}
+    policy = _policy(compiled.entries, numbers, memo)
+    addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
+    ipcache: dict[Network, IpcacheValue] = {}
+    for entry in compiled.ipcache:
+        ifindex = 0
+        if entry.endpoint is not None:
+            addresses.setdefault(entry.endpoint, []).append(entry.prefix.network_address)
+            ifindex = ifindex_by_endpoint.get(entry.endpoint, 0)
+        ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex)
+    pairs: dict[tuple[int, int], int] = {}
+    for pair in compiled.pairs:
+        # An end whose own slot isn't ready denies by its own entry, so its pairs need no check here.
+        egress, ingress = table.ids.get(pair.egress), table.ids.get(pair.ingress)
+        if egress is not None and ingress is not None and pair.pair in numbers:
+            pairs[egress, ingress] = numbers[pair.pair]
+    state = MapState(
+        ipcache=ipcache,
+        policy=policy,
+        slots={number: port_base + number for number in sorted(numbers.values())},
+        pairs=pairs,
+        endpoints={
+            ifindex_by_endpoint[local.key]: EndpointValue(local.identity, tuple(addresses.get(local.key, ())))
+            for local in compiled.endpoints
+            if local.interface is not None and local.key in ifindex_by_endpoint
+        },
+        cgroups={
+            cgroup_ids[local.key]: local.identity
+            for local in compiled.endpoints
+            if local.cgroup is not None and local.key in cgroup_ids
+        },
+    )
+    return state, DeriveMemo(compiled.entries, numbers, policy)
+
+
+def _policy(entries: tuple[PolicyEntry, ...], numbers: Mapping[SlotKey, int], memo: DeriveMemo) -> Mapping[EntryKey, PolicyValue]:
+    """Return the policy map's content, touching only entries that are new or whose slot's number is."""
+    renumbered = {key for key in {*numbers, *memo.numbers} if numbers.get(key) != memo.numbers.get(key)}
+    if entries is memo.entries and not renumbered:
+        return memo.policy
+    # Entries are immutable and shared from one compile to the next; the memo keeps its own alive, so an id names one object.
+    known = set(map(id, memo.entries))
+    present = set(map(id, entries))
+    policy = dict(memo.policy)
+    for entry in memo.entries:
+        if id(entry) not in present:
+            del policy[entry.key]
+    for entry in entries:
+        verdict = entry.verdict
+        if id(entry) not in known or (isinstance(verdict, Redirect) and verdict.slot in renumbered):
+            policy[entry.key] = _value(verdict, numbers)
+    return policy
+
+
+def _value(verdict: EntryVerdict, numbers: Mapping[SlotKey, int]) -> PolicyValue:
+    match verdict:
+        case Deny():
+            return PolicyValue(MapVerdict.DENY)
+        case Allow(would_deny=would_deny):
+            return PolicyValue(MapVerdict.ALLOW, would_deny=would_deny)
+        case Redirect(slot=slot, would_deny=would_deny):
+            number = numbers.get(slot)
+            if number is None:
+                return PolicyValue(MapVerdict.DENY)
+            return PolicyValue(MapVerdict.REDIRECT, number, would_deny)
+        case _:
+            assert_never(verdict)

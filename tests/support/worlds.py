@@ -1,7 +1,7 @@
 """Small worlds in few words, for tests of the core.
 
-``policy("p", on="app=web", ingress=[allow(frm="app=client", ports="80", http=[http("GET", "/")])])`` reads as it acts. Selectors are
-``key=value,key2=value2`` (empty: everything); origins follow the field paths that a document would have.
+``policy("p", "app=web", ingress=[allow(pods("app=client"), To("80", http=(http("GET", "/"),)))])`` reads as it acts. Selectors
+are ``key=value,key2=value2`` (empty: everything); origins follow the field paths that a document would have.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
+from typing import Any, assert_never
 
-from l7filters.identity import IdentityTable, LabelSet
-from l7filters.ir import CompiledPolicy
+from l7filters.compile import compile
+from l7filters.identity import IdentityNumber, IdentityTable, LabelSet, Reserved
+from l7filters.ir import Allow, CompiledPolicy, Deny, DirectionRules, EntryVerdict, Redirect, Slot
 from l7filters.labels import NAMESPACE_LABEL, LabelSelector, Operator, Requirement
+from l7filters.lookup import AddressTable, EntryTable
 from l7filters.model import (
     CidrPeer,
     Direction,
@@ -20,6 +23,7 @@ from l7filters.model import (
     Entity,
     EntityPeer,
     HttpRule,
+    KafkaRule,
     L7Protocol,
     L7Rules,
     MatchKind,
@@ -35,7 +39,8 @@ from l7filters.model import (
     StringMatch,
     TlsContext,
 )
-from l7filters.world import Endpoint, NamedPort
+from l7filters.ports import PortPrefix
+from l7filters.world import Endpoint, NamedPort, Node, World
 
 NOWHERE = RuleOrigin(PolicyKey(""), "")
 """The origin of parts that ``policy`` has yet to place."""
@@ -95,7 +100,7 @@ def cidr(text: str, *excepts: str) -> tuple[Peer, ...]:
 
 
 def ports(text: str) -> tuple[PortSpec, ...]:
-    """Return the ports that ``text`` spells: ``80``, ``80/udp``, ``8000-8999``, ``web``, ``0/any``, ``8/icmp``; several by comma."""
+    """Return the ports that ``text`` spells: ``80``, ``80/udp``, ``8000-8999``, ``web``, ``8/icmp``; several by comma."""
     specs: list[PortSpec] = []
     for part in text.split(","):
         number, _, protocol = part.partition("/")
@@ -209,12 +214,90 @@ def origin(policy_name: str, path: str) -> RuleOrigin:
     return RuleOrigin(PolicyKey(f"cnp/default/{policy_name}"), path)
 
 
-def number_of(compiled: CompiledPolicy, one: Endpoint) -> int:
+def number_of(compiled: CompiledPolicy, one: Endpoint) -> IdentityNumber:
     """Return the identity of ``one``."""
     return compiled.identities.numbers[LabelSet.of(one.labels)]
 
 
 NO_IDENTITIES = IdentityTable()
+NODE = Node(name="node-a", labels={"role": "worker"}, addresses=(ip_address("192.168.0.1"), ip_address("fd01::1")))
+
+
+def world(*policies: Policy, endpoints: Iterable[Endpoint], revision: int = 1, node: Node = NODE, **rest: Any) -> World:
+    """Return a world of one node."""
+    return World(revision=revision, node=node, endpoints=tuple(endpoints), policies=tuple(policies), **rest)
+
+
+@dataclass(frozen=True)
+class View:
+    """A compiled world, asked by the names of endpoints or by addresses."""
+
+    world: World
+    compiled: CompiledPolicy
+    entries: EntryTable
+    addresses: AddressTable
+
+    @classmethod
+    def of(cls, world: World) -> View:
+        """Compile ``world``."""
+        compiled = compile(world, NO_IDENTITIES)
+        return cls(world, compiled, EntryTable.of(compiled), AddressTable.of(compiled))
+
+    def number(self, who: str | Reserved) -> IdentityNumber:
+        """Return the identity of an endpoint by name, or of an address."""
+        if isinstance(who, Reserved):
+            return IdentityNumber(int(who))
+        for one in self.world.endpoints:
+            if one.name == who:
+                return number_of(self.compiled, one)
+        return self.addresses.find(ip_address(who)).identity
+
+    def verdict(self, subject: str | Reserved, peer: str | Reserved, direction: str, port: str) -> EntryVerdict:
+        """Return what holds for ``subject`` with ``peer``; ``port`` as in ``ports``. What no entry covers is default deny."""
+        spec = ports(port)[0]
+        assert isinstance(spec.port, int)
+        prefix = PortPrefix(int(spec.protocol), spec.port, 16)
+        found = self.entries.verdict(self.number(subject), self.number(peer), Direction(direction), prefix)
+        return Deny() if found is None else found
+
+    def ingress(self, subject: str | Reserved, peer: str | Reserved, port: str) -> EntryVerdict:
+        """Return the verdict on what ``subject`` receives from ``peer``."""
+        return self.verdict(subject, peer, "ingress", port)
+
+    def egress(self, subject: str | Reserved, peer: str | Reserved, port: str) -> EntryVerdict:
+        """Return the verdict on what ``subject`` sends to ``peer``."""
+        return self.verdict(subject, peer, "egress", port)
+
+    def slot(self, verdict: EntryVerdict) -> Slot:
+        """Return the slot that ``verdict`` redirects to."""
+        assert isinstance(verdict, Redirect), verdict
+        return next(slot for slot in self.compiled.slots if slot.key == verdict.slot)
+
+    def rules(self, verdict: EntryVerdict) -> DirectionRules:
+        """Return the rules of the one direction that ``verdict``'s slot judges."""
+        slot = self.slot(verdict)
+        rules = slot.egress or slot.ingress
+        assert rules is not None
+        return rules
+
+
+def kind(verdict: EntryVerdict) -> str:
+    """Return the verdict in a word: deny, allow, or the protocol it is redirected for; ``!`` after it: would be denied."""
+    match verdict:
+        case Deny():
+            return "deny"
+        case Allow():
+            word = "allow"
+        case Redirect(slot=slot):
+            word = str(slot.protocol)
+        case _:
+            assert_never(verdict)
+    return word + "!" * verdict.would_deny
+
+
+def paths(rules: Iterable[HttpRule | KafkaRule]) -> list[str]:
+    """Return the path patterns of HTTP rules."""
+    return [rule.path.value if isinstance(rule, HttpRule) and rule.path else "*" for rule in rules]
 
 
 def _placed(rules: tuple[HttpRule, ...], parent: RuleOrigin, kind: str) -> tuple[HttpRule, ...]:
