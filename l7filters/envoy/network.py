@@ -1,0 +1,85 @@
+"""The network filters of a slot: the guard of every listener, and the whole chain of TLS that is passed through unopened.
+
+Owns: network RBAC and the TCP proxy. Must not know HTTP.
+
+A TLS slot judges the server name that the ClientHello asks for, once, when the connection opens. Its rules are extension configs
+(ECDS): an edit reaches new connections only; whoever removes a name closes the connections that were opened under it.
+"""
+
+from __future__ import annotations
+
+from envoy.config.core.v3.address_pb2 import CidrRange
+from envoy.config.core.v3.config_source_pb2 import ExtensionConfigSource
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
+from envoy.config.listener.v3.listener_components_pb2 import Filter
+from envoy.config.rbac.v3.rbac_pb2 import RBAC as RBACRules
+from envoy.config.rbac.v3.rbac_pb2 import Permission, Policy, Principal
+from envoy.extensions.filters.network.rbac.v3.rbac_pb2 import RBAC
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from l7filters.envoy import names
+from l7filters.envoy.access_log import tcp_access_log
+from l7filters.envoy.matching import all_of, any_of
+from l7filters.envoy.message import duration, from_agent, packed
+from l7filters.envoy.names import Stage
+from l7filters.envoy.rbac import server_names_permission
+from l7filters.envoy.settings import EnvoySettings
+from l7filters.ir import DirectionRules, RuleSet
+from l7filters.model import Direction
+
+GUARD_FILTER = "tidegate.guard"
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+LOOPBACK_V4 = CidrRange(address_prefix="127.0.0.0", prefix_len=UInt32Value(value=8))
+LOOPBACK_V6 = CidrRange(address_prefix="::1", prefix_len=UInt32Value(value=128))
+RBAC_TYPE_URL = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC"
+
+
+def guard(port: int) -> Filter:
+    """Return what closes a connection that was made to the proxy port itself.
+
+    Its original destination is this listener: Envoy would connect to itself, without end.
+    """
+    itself = all_of(
+        [
+            Permission(destination_port=port),
+            any_of([Permission(destination_ip=LOOPBACK_V4), Permission(destination_ip=LOOPBACK_V6)]),
+        ]
+    )
+    rules = RBACRules(
+        action=RBACRules.DENY, policies={"proxy-port": Policy(permissions=[itself], principals=[Principal(any=True)])}
+    )
+    return Filter(name=GUARD_FILTER, typed_config=packed(RBAC(rules=rules, stat_prefix="tidegate_guard_")))
+
+
+def server_name_rules(direction: Direction, rules: DirectionRules, name: str) -> TypedExtensionConfig:
+    """Return the extension config that judges the server name in one direction. Raises RuleProblem."""
+    prefix = names.stat_prefix(direction, Stage.ALLOW)
+    config = RBAC(rules=_allowed(rules.enforced), stat_prefix=f"{prefix}sni_", shadow_rules_stat_prefix=prefix)
+    # Network RBAC writes only shadow results to metadata. So the enforced rules stand in for them where nothing is audited.
+    config.shadow_rules.CopyFrom(_allowed(rules.enforced if rules.shadow is None else rules.shadow))
+    return TypedExtensionConfig(name=name, typed_config=packed(config))
+
+
+def server_name_filter(slot_id: int, direction: Direction) -> Filter:
+    """Return the filter that asks the agent for its rules; without them the connection is closed."""
+    discovery = ExtensionConfigSource(config_source=from_agent(), type_urls=[RBAC_TYPE_URL])
+    return Filter(name=names.server_names_config(slot_id, direction), config_discovery=discovery)
+
+
+def tcp_proxy(name: str, judged: tuple[Direction, ...], settings: EnvoySettings) -> Filter:
+    """Return the filter that passes bytes on to the original destination."""
+    config = TcpProxy(
+        stat_prefix=name,
+        cluster=names.ORIGINAL_DST_CLUSTER,
+        idle_timeout=duration(settings.tcp_idle_timeout_seconds),
+        access_log=[tcp_access_log(name, [(direction, Stage.ALLOW) for direction in judged], settings)],
+    )
+    return Filter(name=TCP_PROXY, typed_config=packed(config))
+
+
+def _allowed(rules: RuleSet) -> RBACRules:
+    permission = server_names_permission(rules) or Permission(any=True)
+    named = [str(origin) for origin in rules.allow_all] or ["server-names"]
+    policy = Policy(permissions=[permission], principals=[Principal(any=True)])
+    return RBACRules(action=RBACRules.ALLOW, policies=dict.fromkeys(names.policy_names(named), policy))
