@@ -52,7 +52,7 @@ class TypeUrl(StrEnum):
     to arrives before what refers to it (xDS protocol, "Eventual consistency considerations"); removals go the other way round.
 
     Extension configs and secrets come last: Envoy asks for each by name once a listener or a cluster refers to it, so an update
-    of one that it already has depends on nothing.
+    of one that it already has depends on nothing. A runtime layer is asked for by name as the bootstrap says.
     """
 
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -61,6 +61,7 @@ class TypeUrl(StrEnum):
     ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
     EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
     SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    RUNTIME = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 
 
 SEND_RANK: Mapping[TypeUrl, int] = {type_url: rank for rank, type_url in enumerate(TypeUrl)}
@@ -72,6 +73,7 @@ MAY_REFER_TO: Mapping[TypeUrl, frozenset[TypeUrl]] = {
     TypeUrl.ROUTE: frozenset({TypeUrl.CLUSTER}),
     TypeUrl.EXTENSION: frozenset({TypeUrl.CLUSTER, TypeUrl.SECRET}),
     TypeUrl.SECRET: frozenset(),
+    TypeUrl.RUNTIME: frozenset(),
 }
 """Which kinds can refer to which. It has no cycle, which is what lets removals wait for their referrers without a deadlock."""
 
