@@ -187,7 +187,7 @@ class Cluster:
         for name in reversed(self._namespaces):
             remove_namespace(name)
         self._namespaces.clear()
-        if self.directory != Path():
+        if self.directory.is_absolute():
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _add_namespace(self, name: str) -> None:

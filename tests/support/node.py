@@ -36,14 +36,31 @@ class Node:
         self, cluster: Cluster, policies: Mapping[str, str] | None = None, config: Mapping[str, Any] | None = None
     ) -> None:
         self.cluster = cluster
-        self.directory = cluster.directory / "tidegate"
-        self.policy_directory = self.directory / "policies"
-        self.config_file = self.directory / "node.yaml"
-        self.log_file = self.directory / "run.log"
         self.pin_root = BPF_FILE_SYSTEM / cluster.tag
         self._config = dict(config or {})
         self._first_policies = dict(policies or {})
         self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are; within the cluster's own, which exists once the cluster has been entered."""
+        assert self.cluster.directory.is_absolute(), "the cluster is not there"
+        return self.cluster.directory / "tidegate"
+
+    @property
+    def policy_directory(self) -> Path:
+        """The watched directory."""
+        return self.directory / "policies"
+
+    @property
+    def config_file(self) -> Path:
+        """node.yaml."""
+        return self.directory / "node.yaml"
+
+    @property
+    def log_file(self) -> Path:
+        """What ``tidegate run`` prints."""
+        return self.directory / "run.log"
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
