@@ -36,7 +36,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     report = outcome.get_result()
     if not report.failed or not isinstance(item, pytest.Function):
         return
-    for name, value in item.funcargs.items():
-        node = value.node if isinstance(value, Stage) else value
-        if isinstance(node, Node):
-            report.sections.append((f"log of tidegate run ({name})", node.log_tail()))
+    values = [value.node if isinstance(value, Stage) else value for value in item.funcargs.values()]
+    for node in {id(value): value for value in values if isinstance(value, Node)}.values():
+        report.sections.append((f"log of tidegate run ({node.cluster.tag})", node.log_tail()))
