@@ -1,0 +1,108 @@
+"""A watched directory of YAML or JSON documents: the policies of a node without a cluster.
+
+Owns: which files of the directory count, and turning their changes into states. What is in force is ledger.py's business,
+when a file is read files.py's, when to look watching.py's. Files directly in the directory count, if they end in .yaml,
+.yml or .json and don't begin with a dot (editors' swap files, the ``..data`` of a mounted ConfigMap); links are followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from l7filters.documents import DocumentError, parse_documents
+from tidegate.sources.files import FileReader, FileText
+from tidegate.sources.ledger import DirectoryState, FileLedger, merge, record, record_unreadable
+from tidegate.sources.watching import RESCAN_SECONDS, ChangeWatch
+
+SUFFIXES = (".yaml", ".yml", ".json")
+FILES_MAX = 100_000
+"""Of one directory; each costs a stat per look."""
+_NS = 1_000_000_000
+
+
+class DirectorySource:
+    """Reads one directory. ``watch`` yields its full state, first at once and then after every change of it.
+
+    Parsing is per file and only of files that changed: a change in a directory of 10,000 documents costs 10,000 stats
+    and the parsing of one file. A slow consumer misses intermediate states, never the latest.
+    """
+
+    def __init__(self, directory: Path, clock: Callable[[], int] = time.time_ns) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._reader = FileReader()
+        self._ledgers: dict[str, FileLedger] = {}
+        self._state = DirectoryState()
+        self._again_ns: int | None = None
+        self._looked = False
+
+    @property
+    def state(self) -> DirectoryState:
+        """The state as of the last look."""
+        return self._state
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last look left no file for later."""
+        return self._looked and self._again_ns is None
+
+    def look(self) -> DirectoryState:
+        """Look at the directory once and return its state; the same object if nothing changed. Blocks on the disk."""
+        paths, error = self._list()
+        if error is None:
+            found = self._reader.look(paths, self._clock())
+            self._again_ns = found.again_ns
+            for change in found.changes:
+                self._take(change)
+        else:
+            self._again_ns = None
+        self._looked = True
+        self._state = merge(self._ledgers, self._state, error)
+        return self._state
+
+    async def watch(self) -> AsyncIterator[DirectoryState]:
+        """Yield the state, and again after every change. Never ends; close the iterator to stop."""
+        watch = ChangeWatch(self._directory)
+        shown: DirectoryState | None = None
+        try:
+            while True:
+                watch.renew()
+                state = await asyncio.to_thread(self.look)
+                # A first state without files that were just being written would withdraw their policies for a moment.
+                if state is not shown and (shown is not None or self._again_ns is None):
+                    shown = state
+                    yield state
+                wait_seconds = RESCAN_SECONDS if self._again_ns is None else self._again_ns / _NS
+                await watch.wait(wait_seconds)
+        finally:
+            watch.close()
+
+    def _list(self) -> tuple[list[Path], DocumentError | None]:
+        paths: list[Path] = []
+        try:
+            with os.scandir(self._directory) as entries:
+                for entry in entries:
+                    if entry.name.endswith(SUFFIXES) and not entry.name.startswith("."):
+                        paths.append(Path(entry.path))
+        except OSError as problem:
+            hint = "all documents stay in force as they last were; create the directory or mend its permissions"
+            return [], DocumentError("", f"the directory can't be read: {problem.strerror}", hint, str(self._directory))
+        if len(paths) > FILES_MAX:
+            message = f"the directory holds {len(paths)} files; the limit is {FILES_MAX}"
+            return [], DocumentError("", message, "put more documents into one file", str(self._directory))
+        return sorted(paths), None
+
+    def _take(self, change: FileText) -> None:
+        name = change.path.name
+        if change.removed:
+            self._ledgers.pop(name, None)
+            return
+        old = self._ledgers.get(name, FileLedger())
+        if change.text is None:
+            self._ledgers[name] = record_unreadable(old, name, change.problem, change.hint)
+        else:
+            self._ledgers[name] = record(old, parse_documents(change.text, name))
