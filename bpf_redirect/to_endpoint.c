@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * tc egress of a pod's host-side veth: everything on its way to the pod. What came from a local pod
+ * was judged at from_endpoint and is known; what came from elsewhere is judged here, unless
+ * from_netdev did. Sockets can't be assigned at egress, so a redirect goes round the hairpin.
+ *
+ * What this host itself sends always passes (probes must work), and so do the replies: such flows
+ * are of kind TG_CT_HOST. skb->ingress_ifindex is 0 only for what was made here, so neither that
+ * nor the proxy's mark can be forged from outside.
+ */
+
+static __always_inline int tg_from_host(const struct tg_packet *packet,
+					const struct tg_config *config)
+{
+	const enum tg_hook hook = TG_HOOK_TO_ENDPOINT;
+	__u64 now_ns = bpf_ktime_get_ns();
+	struct tg_judgement judgement = {.verdict = TG_ALLOW};
+	struct tg_ct_key key;
+	bool source_is_high, is_reply;
+	struct tg_ct *ct;
+
+	source_is_high = tg_ct_key_of(packet, &key);
+	ct = tg_ct_find(&key, now_ns);
+	if (ct && !tg_is_opening(packet)) {
+		is_reply = !!(ct->flags & TG_CT_FROM_HIGH) != source_is_high;
+		tg_ct_touch(ct, packet, is_reply, now_ns);
+	} else if (!(packet->protocol == TG_PROTO_TCP && (packet->tcp_flags & TG_TCP_RST)) &&
+		   !(tg_is_icmp(packet) && !tg_is_echo(packet))) {
+		judgement.source_identity = TG_IDENTITY_HOST;
+		judgement.destination_identity = tg_whois(&packet->destination).identity;
+		if (!tg_ct_create(&key, source_is_high, packet, TG_CT_HOST, 0, &judgement,
+				  config->epoch, now_ns))
+			return tg_finish(TG_CT_FULL, hook, packet->length_bytes);
+	}
+	return tg_finish(TG_FROM_HOST, hook, packet->length_bytes);
+}
+
+static __always_inline int tg_at_to_endpoint(struct __sk_buff *skb)
+{
+	const enum tg_hook hook = TG_HOOK_TO_ENDPOINT;
+	struct tg_config *config = tg_config();
+	__u32 ifindex = skb->ifindex, mark = skb->mark & TG_MARK_MASK;
+	struct tg_judgement judgement = {.verdict = TG_DENY};
+	struct tg_packet packet;
+	enum tg_reason reason;
+
+	reason = tg_parse(skb, &packet, TG_ETH_BYTES);
+	if (reason == TG_LINK)
+		return tg_finish(reason, hook, packet.length_bytes);
+	if (mark == TG_MARK_REPLY)
+		return tg_finish(TG_OWN_REPLY, hook, packet.length_bytes);
+	if (!config)
+		return tg_finish(TG_NOT_CONFIGURED, hook, packet.length_bytes);
+	if (!bpf_map_lookup_elem(TG_MAP(tg_endpoints), &ifindex))
+		reason = TG_NOT_READY;
+	if (reason == TG_OK && !skb->ingress_ifindex) {
+		if (mark == TG_MARK_FROM_PROXY)
+			return tg_finish(TG_FROM_PROXY, hook, packet.length_bytes);
+		return tg_from_host(&packet, config);
+	}
+	if (reason == TG_OK)
+		reason = tg_police(skb, &packet, config, &judgement, hook);
+	return tg_conclude(skb, &packet, config, &judgement, reason, hook);
+}
