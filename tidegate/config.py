@@ -33,7 +33,6 @@ __all__ = [
     "NodeConfig",
     "NodeSection",
     "ProxyPortsSection",
-    "find_config",
     "load_config",
     "parse_config",
 ]
@@ -240,17 +239,6 @@ class NodeConfig:
 
 
 # ---- finding and reading ------------------------------------------------------------------------------------------
-
-
-def find_config(option: Path | None, environment: Mapping[str, str]) -> Path:
-    """Return the path of node.yaml: the ``--config`` option, else TIDEGATE_CONFIG. Raises ConfigError when neither is set."""
-    if option is not None:
-        return option
-    named = environment.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return Path(named)
-    hint = f"give --config node.yaml, or set {ENVIRONMENT_VARIABLE}"
-    raise ConfigError("configuration", [ConfigProblem("", "no configuration file named", hint)])
 
 
 def load_config(path: Path) -> NodeConfig:
