@@ -46,6 +46,11 @@ class DirectorySource:
         return self._state
 
     @property
+    def again_ns(self) -> int | None:
+        """When the last look wants another one; None: it left no file for later."""
+        return self._again_ns
+
+    @property
     def settled(self) -> bool:
         """Whether the last look left no file for later."""
         return self._looked and self._again_ns is None

@@ -336,6 +336,11 @@ class EndpointsSource:
     _reader: FileReader = field(default_factory=FileReader)
     _again_ns: int | None = None
 
+    @property
+    def again_ns(self) -> int | None:
+        """When the last look wants another one; None: the file was at rest."""
+        return self._again_ns
+
     def look(self) -> EndpointsState:
         """Look at the file once and return the state; the same object if nothing changed. Blocks on the disk."""
         found = self._reader.look([self.path], self.clock())
