@@ -41,30 +41,33 @@ def validate(
 
       tidegate policy validate rule1.yaml --endpoints endpoints.yaml -o json
     """
-    from tidegate.offline import count_documents, load_endpoints, read_paths
+    from tidegate.offline import build_world, node_of, problems_of, read_endpoints, read_paths
 
     state = read_paths(paths)
+    errors = list(state.errors)
     problems: tuple[PolicyProblem, ...] = ()
     if endpoints is not None:
-        from tidegate.offline import problems_of
-
-        problems = problems_of(state, load_endpoints(endpoints, state))
-    count = count_documents(state)
-    is_valid = not state.errors and not problems
+        entries, wrong = read_endpoints(endpoints)
+        errors += wrong
+        problems = problems_of(build_world(state, entries, node_of(None)))
+    errors.sort(key=lambda error: (error.source, error.index, error.line or 0))
+    count = len(state.documents)
+    is_valid = not errors and not problems
     if output is Format.JSON:
         from tidegate.jsonvalue import encode
 
-        print_json({"valid": is_valid, "documents": count, "errors": encode(state.errors), "problems": encode(problems)})
+        print_json({"valid": is_valid, "documents": count, "errors": encode(errors), "problems": encode(problems)})
     else:
-        for error in state.errors:
+        for error in errors:
             _print_error(error)
         for problem in problems:
             _print_problem(problem)
-        wrong = len(state.errors) + len(problems)
-        if wrong:
-            print(f"\n{wrong} {'mistake' if wrong == 1 else 'mistakes'} in {count} documents")
+        mistakes = len(errors) + len(problems)
+        documents = f"{count} {'document' if count == 1 else 'documents'}"
+        if mistakes:
+            print(f"\n{mistakes} {'mistake' if mistakes == 1 else 'mistakes'} in {documents}")
         else:
-            print(f"{count} {'document' if count == 1 else 'documents'}, all valid")
+            print(f"{documents}, all valid")
     raise typer.Exit(Exit.OK if is_valid else Exit.INVALID)
 
 
