@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from envoy.config.accesslog.v3.accesslog_pb2 import (
     AccessLog,
     AccessLogFilter,
+    HeaderFilter,
     MetadataFilter,
     OrFilter,
     ResponseFlagFilter,
@@ -18,6 +19,7 @@ from envoy.config.accesslog.v3.accesslog_pb2 import (
 )
 from envoy.config.core.v3.config_source_pb2 import ApiVersion
 from envoy.config.core.v3.grpc_service_pb2 import GrpcService
+from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
 from envoy.extensions.access_loggers.grpc.v3.als_pb2 import (
     CommonGrpcAccessLogConfig,
     HttpGrpcAccessLogConfig,
@@ -48,15 +50,18 @@ def http_access_log(name: str, stages: Sequence[tuple[Direction, Stage]], settin
         additional_response_headers_to_log=["grpc-status"],
         additional_response_trailers_to_log=["grpc-status"],
     )
-    told = _told_of(names.HTTP_RBAC_NAMESPACE, stages, settings)
+    told = _told_of(names.HTTP_RBAC_NAMESPACE, stages, names.ENFORCED_RESULT, settings)
     told.or_filter.filters.add(response_flag_filter=ResponseFlagFilter(flags=PROXY_FAILURE_FLAGS))
+    # Envoy refuses a CONNECT that no route allows before any RBAC filter sees it, so no metadata tells of that denial.
+    connect = HeaderMatcher(name=":method", string_match=StringMatcher(exact="CONNECT"))
+    told.or_filter.filters.add(header_filter=HeaderFilter(header=connect))
     return AccessLog(name="envoy.access_loggers.http_grpc", filter=told, typed_config=packed(config))
 
 
 def tcp_access_log(name: str, stages: Sequence[tuple[Direction, Stage]], settings: EnvoySettings) -> AccessLog:
     """Return the log of a TLS slot, one entry for a connection, at its end."""
     config = TcpGrpcAccessLogConfig(common_config=_common(name, settings))
-    told = _told_of(names.NETWORK_RBAC_NAMESPACE, stages, settings)
+    told = _told_of(names.NETWORK_RBAC_NAMESPACE, stages, names.NETWORK_ENFORCED + names.SHADOW_RESULT, settings)
     told.or_filter.filters.add(response_flag_filter=ResponseFlagFilter(flags=["UF", "UO"]))
     return AccessLog(name="envoy.access_loggers.tcp_grpc", filter=told, typed_config=packed(config))
 
@@ -65,7 +70,8 @@ def runtime(allowed_sample: float) -> Runtime:
     """Return the runtime layer that says which share (0..1) of allowed requests is told of."""
     assert 0.0 <= allowed_sample <= 1.0
     layer = Runtime(name=names.RUNTIME_LAYER)
-    layer.layer.update({names.ALLOWED_SAMPLE_KEY: {"numerator": round(allowed_sample * MILLION), "denominator": "MILLION"}})
+    # A plain number: the log filter reads it as a count of the denominator that its own configuration has (a million).
+    layer.layer.update({names.ALLOWED_SAMPLE_KEY: round(allowed_sample * MILLION)})
     return layer
 
 
@@ -79,7 +85,9 @@ def _common(name: str, settings: EnvoySettings) -> CommonGrpcAccessLogConfig:
     )
 
 
-def _told_of(namespace: str, stages: Sequence[tuple[Direction, Stage]], settings: EnvoySettings) -> AccessLogFilter:
+def _told_of(
+    namespace: str, stages: Sequence[tuple[Direction, Stage]], enforced_key: str, settings: EnvoySettings
+) -> AccessLogFilter:
     sampled = RuntimeFilter(
         runtime_key=names.ALLOWED_SAMPLE_KEY,
         percent_sampled=FractionalPercent(
@@ -89,7 +97,7 @@ def _told_of(namespace: str, stages: Sequence[tuple[Direction, Stage]], settings
     )
     filters = [AccessLogFilter(runtime_filter=sampled)]
     for direction, stage in stages:
-        for result in (names.ENFORCED_RESULT, names.SHADOW_RESULT):
+        for result in (enforced_key, names.SHADOW_RESULT):
             filters.append(_denied(namespace, names.stat_prefix(direction, stage) + result))
     return AccessLogFilter(or_filter=OrFilter(filters=filters))
 

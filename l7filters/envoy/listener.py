@@ -23,7 +23,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 from l7filters.envoy import names
 from l7filters.envoy.http import http_connection_manager
 from l7filters.envoy.message import duration, packed
-from l7filters.envoy.network import guard, server_name_filter, tcp_proxy
+from l7filters.envoy.network import guard, server_name_filters, tcp_proxy
 from l7filters.envoy.settings import EnvoySettings
 from l7filters.envoy.tls import TlsMaterial
 from l7filters.ir import Slot
@@ -82,7 +82,8 @@ def listener(slot: Slot, slot_id: int, settings: EnvoySettings, tls: TlsMaterial
 def _filters(slot: Slot, slot_id: int, judged: tuple[Direction, ...], settings: EnvoySettings) -> list[Filter]:
     name = names.slot_name(slot_id)
     if slot.key.protocol is L7Protocol.TLS:
-        return [*(server_name_filter(slot_id, each) for each in judged), tcp_proxy(name, judged, settings)]
+        judging = [each for direction in judged for each in server_name_filters(slot_id, direction)]
+        return [*judging, tcp_proxy(name, judged, settings)]
     assert slot.key.protocol is L7Protocol.HTTP
     return [Filter(name=HTTP_FILTER, typed_config=packed(http_connection_manager(name, judged, settings)))]
 

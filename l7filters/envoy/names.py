@@ -13,8 +13,11 @@ namespace ``envoy.filters.http.rbac``, TLS slots ``envoy.filters.network.rbac``.
 =================================  ==========================================================================================
 
 with direction ``egress`` | ``ingress`` and stage ``deny`` | ``allow`` (TLS slots: ``allow`` only). They are judged in the order
-egress deny, egress allow, ingress deny, ingress allow; the first ``denied`` ends the request. ``read_verdicts`` turns such a
-mapping into values. One rule can give several policies: the second and later ones are ``<origin>#2`` and so on.
+egress deny, egress allow, ingress deny, ingress allow; the first ``denied`` ends the request. Network RBAC can only tell of
+shadow rules, so TLS slots have ``enforced_shadow_...`` where the first two keys have ``enforced_...``.
+
+``read_verdicts`` turns such a mapping into values. One rule can give several policies: the second and later ones are called
+``<origin>#2`` and so on. Where the rules list server names the policy of a TLS slot is ``SERVER_NAMES_POLICY``, of no rule.
 Header mismatches arrive in the entry's route name: see ``read_mismatches``.
 """
 
@@ -41,6 +44,11 @@ NETWORK_RBAC_NAMESPACE = "envoy.filters.network.rbac"
 QUERY_FILTER = "tidegate.query"
 QUERY_STATE_PREFIX = "tidegate.query."
 ROUTER_FILTER = "envoy.filters.http.router"
+
+SERVER_NAMES_POLICY = "server-names"
+"""The policy of a TLS slot whose rules list server names: rule sets don't say which rule listed which."""
+NETWORK_ENFORCED = "enforced_"
+"""Network RBAC puts only shadow results into metadata; the judging filter's are told apart by this, before the key."""
 
 DENIED = "denied"
 ALLOWED = "allowed"
@@ -86,9 +94,10 @@ def originating_cluster(slot_id: int) -> str:
     return slot_name(slot_id) + _ORIGINATING_SUFFIX
 
 
-def server_names_config(slot_id: int, direction: Direction) -> str:
-    """Return the name of the extension config that judges the server name in one direction of a TLS slot."""
-    return f"{slot_name(slot_id)}/{direction}"
+def server_names_configs(slot_id: int, direction: Direction) -> tuple[str, str]:
+    """Return the names of the extension configs that audit and judge the server name in one direction of a TLS slot."""
+    name = f"{slot_name(slot_id)}/{direction}"
+    return f"{name}/audit", name
 
 
 def rbac_filter(direction: Direction, stage: Stage) -> str:
@@ -132,10 +141,11 @@ def read_verdicts(metadata: Mapping[str, object]) -> tuple[StageVerdict, ...]:
     for direction in DIRECTIONS:
         for stage in Stage:
             prefix = stat_prefix(direction, stage)
-            enforced, shadow = metadata.get(prefix + ENFORCED_RESULT), metadata.get(prefix + SHADOW_RESULT)
+            enforced = _either(metadata, prefix, ENFORCED_RESULT, SHADOW_RESULT)
+            shadow = metadata.get(prefix + SHADOW_RESULT)
             if enforced is None and shadow is None:
                 continue
-            rule = _rule(metadata.get(prefix + ENFORCED_POLICY))
+            rule = _rule(_either(metadata, prefix, ENFORCED_POLICY, SHADOW_POLICY))
             found.append(
                 StageVerdict(
                     direction=direction,
@@ -147,6 +157,11 @@ def read_verdicts(metadata: Mapping[str, object]) -> tuple[StageVerdict, ...]:
                 )
             )
     return tuple(found)
+
+
+def _either(metadata: Mapping[str, object], prefix: str, http_key: str, network_key: str) -> object:
+    """Return what the enforced rules said, by either kind of filter."""
+    return metadata.get(prefix + http_key, metadata.get(prefix + NETWORK_ENFORCED + network_key))
 
 
 def policy_names(origins: list[str]) -> list[str]:

@@ -52,19 +52,37 @@ def guard(port: int) -> Filter:
     return Filter(name=GUARD_FILTER, typed_config=packed(RBAC(rules=rules, stat_prefix="tidegate_guard_")))
 
 
-def server_name_rules(direction: Direction, rules: DirectionRules, name: str) -> TypedExtensionConfig:
-    """Return the extension config that judges the server name in one direction. Raises RuleProblem."""
-    prefix = names.stat_prefix(direction, Stage.ALLOW)
-    config = RBAC(rules=_allowed(rules.enforced), stat_prefix=f"{prefix}sni_", shadow_rules_stat_prefix=prefix)
-    # Network RBAC writes only shadow results to metadata. So the enforced rules stand in for them where nothing is audited.
-    config.shadow_rules.CopyFrom(_allowed(rules.enforced if rules.shadow is None else rules.shadow))
-    return TypedExtensionConfig(name=name, typed_config=packed(config))
+def server_name_rules(slot_id: int, direction: Direction, rules: DirectionRules) -> tuple[TypedExtensionConfig, ...]:
+    """Return the two extension configs of one direction: the audit and the judgement. Raises RuleProblem.
+
+    Network RBAC tells only what its shadow rules said. So the judging filter has its own rules as shadow rules too, and what
+    policies in audit mode would say is a filter of its own, before it.
+    """
+    audit = RBAC(stat_prefix=_statistics(direction, "audit"))
+    if rules.shadow is not None:
+        audit.shadow_rules.CopyFrom(_allowed(rules.shadow))
+        audit.shadow_rules_stat_prefix = names.stat_prefix(direction, Stage.ALLOW)
+    judged = _allowed(rules.enforced)
+    judgement = RBAC(
+        rules=judged,
+        shadow_rules=judged,
+        shadow_rules_stat_prefix=names.stat_prefix(direction, Stage.ALLOW) + names.NETWORK_ENFORCED,
+        stat_prefix=_statistics(direction, "judgement"),
+    )
+    return tuple(
+        TypedExtensionConfig(name=name, typed_config=packed(config))
+        for name, config in zip(names.server_names_configs(slot_id, direction), (audit, judgement), strict=True)
+    )
 
 
-def server_name_filter(slot_id: int, direction: Direction) -> Filter:
-    """Return the filter that asks the agent for its rules; without them the connection is closed."""
+def server_name_filters(slot_id: int, direction: Direction) -> list[Filter]:
+    """Return the filters that ask the agent for their rules; without them the connection is closed."""
     discovery = ExtensionConfigSource(config_source=from_agent(), type_urls=[RBAC_TYPE_URL])
-    return Filter(name=names.server_names_config(slot_id, direction), config_discovery=discovery)
+    return [Filter(name=name, config_discovery=discovery) for name in names.server_names_configs(slot_id, direction)]
+
+
+def _statistics(direction: Direction, part: str) -> str:
+    return f"tidegate.{direction}.{part}."
 
 
 def tcp_proxy(name: str, judged: tuple[Direction, ...], settings: EnvoySettings) -> Filter:
@@ -80,6 +98,8 @@ def tcp_proxy(name: str, judged: tuple[Direction, ...], settings: EnvoySettings)
 
 def _allowed(rules: RuleSet) -> RBACRules:
     permission = server_names_permission(rules) or Permission(any=True)
-    named = [str(origin) for origin in rules.allow_all] or ["server-names"]
+    named = [str(origin) for origin in rules.allow_all] if rules.any_server_name else []
     policy = Policy(permissions=[permission], principals=[Principal(any=True)])
-    return RBACRules(action=RBACRules.ALLOW, policies=dict.fromkeys(names.policy_names(named), policy))
+    return RBACRules(
+        action=RBACRules.ALLOW, policies=dict.fromkeys(names.policy_names(named) or [names.SERVER_NAMES_POLICY], policy)
+    )

@@ -97,9 +97,8 @@ def _tls_slot(slot: Slot, slot_id: int, settings: EnvoySettings) -> list[EnvoyRe
     name = names.slot_name(slot_id)
     resources: list[EnvoyResource] = []
     for direction, rules in directions(slot):
-        config_name = names.server_names_config(slot_id, direction)
-        config = server_name_rules(direction, rules, config_name)
-        resources.append(EnvoyResource.of(TypeUrl.EXTENSION, config_name, config))
+        for config in server_name_rules(slot_id, direction, rules):
+            resources.append(EnvoyResource.of(TypeUrl.EXTENSION, config.name, config))
     references = [_SHARED_CLUSTER, *(resource.key for resource in resources)]
     resources.append(EnvoyResource.of(TypeUrl.LISTENER, name, listener(slot, slot_id, settings, None), *references))
     return resources
