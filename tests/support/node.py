@@ -21,6 +21,7 @@ from typing import Any, Self
 import yaml
 
 from tests.support.netns import BPF_FILE_SYSTEM, Cluster, namespace_pids
+from tidegate.client import NodeClient
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 20.0
@@ -161,12 +162,22 @@ class Node:
 
     def set_policies(self, policies: Mapping[str, str]) -> None:
         """Make the policy directory hold exactly these and wait until they are realised."""
-        for path in self.policy_directory.glob("*.yaml"):
-            if path.stem not in policies:
-                path.unlink()
-        for name, text in policies.items():
-            self.write_policy(name, text)
-        self.wait_ready()
+        before = self.status()["revision"]
+        present = {path.stem: path.read_text() for path in self.policy_directory.glob("*.yaml")}
+        for name in present.keys() - policies.keys():
+            self.remove_policy(name)
+        changed = {name for name, text in policies.items() if present.get(name) != text}
+        for name in changed:
+            self.write_policy(name, policies[name])
+
+        def realised() -> bool:
+            """Not just "all is realised": the agent may not have seen the files yet."""
+            status = self.status(wait_seconds=0.2)
+            shown = {policy_file(policy["source"]): policy["revision"] for policy in status["policies"]}
+            noticed = shown.keys() == policies.keys() and all(shown[name] > before for name in changed)
+            return bool(noticed and status["all_realised"])
+
+        eventually(realised, READY_TIMEOUT_SECONDS, "the policies are realised")
 
     # ---- the command ----------------------------------------------------------------------------------------------
 
@@ -184,9 +195,9 @@ class Node:
             ended = f"; tidegate run has ended with {code}" if code is not None else ""
             raise AssertionError(f"not ready: status exits {result.returncode}{ended}\n{result.stdout}{result.stderr}")
 
-    def status(self) -> Any:
-        """``tidegate status -o json``."""
-        return json.loads(self.cli("status", "-o", "json").stdout)
+    def status(self, wait_seconds: float = 0) -> Any:
+        """What ``tidegate status -o json`` prints, asked without the cost of starting the command."""
+        return NodeClient(self.directory / "state" / "admin.sock").status(wait_seconds)
 
     def flows(self, *arguments: str) -> list[Any]:
         """``tidegate flows -o json``: one object a line."""
@@ -217,6 +228,11 @@ class Node:
     def print_log(self) -> None:
         """Show the log; pytest keeps it for failures."""
         print(f"---- tidegate run ({self.log_file})\n{self.log_tail()}----", file=sys.stderr)
+
+
+def policy_file(source: str) -> str:
+    """The name, as ``write_policy`` takes it, of the file that a policy's ``source`` names."""
+    return Path(source.partition("[")[0]).stem
 
 
 def tidegate() -> list[str]:
