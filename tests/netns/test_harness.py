@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.netns import NETNS_DIRECTORY, Cluster, Pod
-from tests.support.pod import Failed
+from tests.support.netns import NETNS_DIRECTORY, Cluster, Pod, namespace_pids
+from tests.support.pod import REPOSITORY, Failed
 
 pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
@@ -55,6 +60,32 @@ def test_nothing_is_left_after_the_cluster() -> None:
         directory, tag = cluster.directory, cluster.tag
     assert not directory.exists()
     assert [path.name for path in NETNS_DIRECTORY.iterdir() if path.name.startswith(f"{tag}-")] == []
+
+
+def test_leftovers_of_a_killed_run_are_removed_by_the_next() -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from tests.support.netns import Cluster
+        with Cluster(prefix="tgcrash") as cluster:
+            pod = cluster.pod("a")
+            pod.serve_http(8080)
+            cluster.popen_in(cluster.node_netns, ["sleep", "1000"])
+            print(cluster.tag, cluster.directory, flush=True)
+            sys.stdin.read()
+        """
+    )
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as run:
+        tag, directory = run.stdout.readline().split()
+        run.kill()
+        run.wait()
+    left = [path.name for path in NETNS_DIRECTORY.iterdir() if path.name.startswith(f"{tag}-")]
+    assert sorted(left) == [f"{tag}-a", f"{tag}-node"]
+    assert namespace_pids(f"{tag}-node") != []
+    with Cluster(prefix="tgcrash"):
+        assert [path.name for path in NETNS_DIRECTORY.iterdir() if path.name.startswith(f"{tag}-")] == []
+        assert not Path(directory).exists()
 
 
 @FAMILIES
