@@ -77,6 +77,7 @@ def test_leftovers_of_a_killed_run_are_removed_by_the_next() -> None:
     )
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
     with subprocess.Popen([sys.executable, "-c", script], **pipes) as run:
+        assert run.stdout is not None
         tag, directory = run.stdout.readline().split()
         run.kill()
         run.wait()
