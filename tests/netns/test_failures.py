@@ -65,7 +65,7 @@ def test_envoy_killed_closes_http_and_leaves_l4_and_comes_back(own_stage: Stage,
     assert http_outcome(stage, family=family) == 200
     connection = stage.xwing.connect(stage.deathstar.url(TCP, family=family), "tcp")
     before = stage.deathstar.server_counts(HTTP)["requests"]
-    old = stage.node.status()["envoy"]["pid"]
+    old = stage.node.envoy_pid()
     os.kill(old, signal.SIGKILL)
     # A refused method is no HTTP 200 at any moment, and never reaches the server, whatever state Envoy is in.
     outcomes: list[int | str] = []
@@ -81,7 +81,7 @@ def test_envoy_killed_closes_http_and_leaves_l4_and_comes_back(own_stage: Stage,
     connection.close()
     eventually(lambda: http_outcome(stage, family=family) == 200, 10)
     stage.node.wait_ready()
-    assert stage.node.status()["envoy"]["pid"] != old
+    assert stage.node.envoy_pid() != old
 
 
 def test_agent_killed_leaves_every_verdict_in_force(own_stage: Stage) -> None:
@@ -200,7 +200,7 @@ def test_endpoint_without_a_realised_policy_is_closed(own_stage: Stage, family: 
         return {endpoint["key"]: endpoint["state"] for endpoint in stage.node.status()["endpoints"]}.get("default/late")
 
     # Envoy stands still, so the new endpoint's rule set can't be acknowledged; not even its L4 rule opens anything till then.
-    envoy = stage.node.status()["envoy"]["pid"]
+    envoy = stage.node.envoy_pid()
     os.kill(envoy, signal.SIGSTOP)
     try:
         stage.node.write_endpoints()

@@ -161,23 +161,18 @@ class Node:
         replace_file(self.directory / "endpoints.yaml", self.cluster.endpoints_yaml() if text is None else text)
 
     def set_policies(self, policies: Mapping[str, str]) -> None:
-        """Make the policy directory hold exactly these and wait until they are realised."""
-        before = self.status()["revision"]
-        present = {path.stem: path.read_text() for path in self.policy_directory.glob("*.yaml")}
-        for name in present.keys() - policies.keys():
-            self.remove_policy(name)
-        changed = {name for name, text in policies.items() if present.get(name) != text}
-        for name in changed:
-            self.write_policy(name, policies[name])
+        """Make the policy directory hold exactly these and wait until they are realised.
 
-        def realised() -> bool:
-            """Not just "all is realised": the agent may not have seen the files yet."""
-            status = self.status(wait_seconds=0.2)
-            shown = {policy_file(policy["source"]): policy["revision"] for policy in status["policies"]}
-            noticed = shown.keys() == policies.keys() and all(shown[name] > before for name in changed)
-            return bool(noticed and status["all_realised"])
-
-        eventually(realised, READY_TIMEOUT_SECONDS, "the policies are realised")
+        No pause between writing and asking: a status speaks of what is on disk at the moment it is asked.
+        """
+        for path in self.policy_directory.glob("*.yaml"):
+            if path.stem not in policies:
+                path.unlink()
+        for name, text in policies.items():
+            self.write_policy(name, text)
+        status = self.status(wait_seconds=READY_TIMEOUT_SECONDS)
+        assert status["all_realised"], "not realised:\n" + "\n".join(status["obstacles"])
+        assert {policy_file(policy["source"]) for policy in status["policies"]} == policies.keys()
 
     # ---- the command ----------------------------------------------------------------------------------------------
 
@@ -202,6 +197,11 @@ class Node:
     def flows(self, *arguments: str) -> list[Any]:
         """``tidegate flows -o json``: one object a line."""
         return [json.loads(line) for line in self.cli("flows", "-o", "json", *arguments).stdout.splitlines()]
+
+    def envoy_pid(self) -> int:
+        """The process of the node's Envoy."""
+        (pid,) = (pid for pid in self.processes("--base-id") if "envoy" in process_command(pid).partition(" ")[0])
+        return pid
 
     # ---- looking inside -------------------------------------------------------------------------------------------
 
