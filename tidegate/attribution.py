@@ -24,7 +24,7 @@ from l7filters.envoy.names import (
 )
 from l7filters.identity import IdentityNumber, LabelSet, Reserved
 from l7filters.ir import Allow, CompiledPolicy, Deny, EntryVerdict, Redirect
-from l7filters.lookup import ANY_PEER, index_entries, would_deny
+from l7filters.lookup import ANY_PEER, AddressTable, index_entries, would_deny
 from l7filters.model import Direction, MismatchAction, Protocol, RuleOrigin
 from l7filters.ports import PORT_BITS, PortPrefix, ancestors
 from l7filters.world import Endpoint, World
@@ -70,7 +70,7 @@ class WorldIndex:
                 self._endpoints.setdefault(address, endpoint)
         self._logs = {policy.key: policy.log_value for policy in world.policies if policy.log_value}
         self._label_sets: Mapping[IdentityNumber, LabelSet] = compiled.label_set_by_number() if compiled else {}
-        self._prefixes = _prefix_tables(compiled)
+        self._addresses = AddressTable.of(compiled) if compiled else None
         self._entries = index_entries(compiled.entries if compiled else ())
 
     def end(self, address: Address | None, port: int, identity: int = 0) -> FlowEnd:
@@ -90,13 +90,8 @@ class WorldIndex:
         return endpoint is not None and endpoint.is_local
 
     def identity_of(self, address: Address) -> int:
-        """Return the identity of an address by the longest prefix; 0 where nothing is known."""
-        bits = address.max_prefixlen
-        for length, table in self._prefixes.get(address.version, ()):
-            found = table.get(int(address) >> (bits - length))
-            if found is not None:
-                return found
-        return 0
+        """Return the identity of an address; 0 before anything was compiled."""
+        return self._addresses.find(address).identity if self._addresses is not None else 0
 
     def deciding(self, subject: int, peer: int, direction: Direction, protocol: int, port: int) -> Deciding:
         """Return the entry that decides, found as the kernel finds it (l7filters/lookup.py); none covers it: default deny."""
@@ -258,19 +253,6 @@ def flow_from_access(
         l7_type=L7Type.RESPONSE if is_http and record.status and verdict is not Verdict.DENIED else L7Type.REQUEST,
         latency_ns=record.duration_ns,
     )
-
-
-def _prefix_tables(compiled: CompiledPolicy | None) -> dict[int, list[tuple[int, dict[int, int]]]]:
-    """Per family, longest first: prefix length -> leading bits -> identity."""
-    tables: dict[tuple[int, int], dict[int, int]] = {}
-    for entry in compiled.ipcache if compiled else ():
-        prefix = entry.prefix
-        bits = int(prefix.network_address) >> (prefix.max_prefixlen - prefix.prefixlen)
-        tables.setdefault((prefix.version, prefix.prefixlen), {})[bits] = entry.identity
-    found: dict[int, list[tuple[int, dict[int, int]]]] = {4: [], 6: []}
-    for (version, length), table in sorted(tables.items(), reverse=True):
-        found[version].append((length, table))
-    return found
 
 
 def _deciding(index: WorldIndex, source: FlowEnd, destination: FlowEnd, protocol: int, port: int, verdict: Verdict) -> Deciding:

@@ -300,7 +300,8 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
 def _parse_node(section: Section) -> NodeSection:
     section.require("name", "node-a")
     name = section.text("name", "")
-    if len(name) > NODE_NAME_LENGTH_MAX or any(character.isspace() or not character.isprintable() for character in name):
+    is_word = name.isprintable() and not any(character.isspace() for character in name)
+    if section.has("name") and not (is_word and 0 < len(name) <= NODE_NAME_LENGTH_MAX):
         section.problem("name", f"{name[:40]!r} is not a node name", "at most 253 characters without spaces")
     addresses = None if section.value("addresses") == AUTO else section.addresses("addresses")
     labels = section.string_map("labels")

@@ -111,7 +111,7 @@ class Section:
             return default
         if isinstance(raw, str):
             return raw
-        self.problem(key, f"expected text, found {kind_of(raw)}", f'quote it: `{key}: "{raw}"`')
+        self.problem(key, f"expected text, found {kind_of(raw)}", _quoted(key, raw))
         return default
 
     def flag(self, key: str, default: bool) -> bool:
@@ -194,7 +194,7 @@ class Section:
         result: dict[str, str] = {}
         for name, value in raw.items():
             if not isinstance(name, str) or not isinstance(value, str):
-                self.problem(f"{key}.{name}", f"expected text, found {kind_of(value)}", f'quote it: `{name}: "{value}"`')
+                self.problem(f"{key}.{name}", f"expected text, found {kind_of(value)}", _quoted(name, value))
                 continue
             result[name] = value
         return result
@@ -223,6 +223,12 @@ class Section:
 
     def _path(self, key: str) -> str:
         return f"{self._where}.{key}" if self._where else key
+
+
+def _quoted(key: object, raw: object) -> str:
+    """Return the hint to quote a value; what YAML read as a boolean can't be shown as it was written."""
+    is_number = isinstance(raw, int | float) and not isinstance(raw, bool)
+    return f'quote it: `{key}: "{raw}"`' if is_number else "put it in quotes"
 
 
 def close_match(word: str, candidates: Iterable[str]) -> str:
