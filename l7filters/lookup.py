@@ -1,7 +1,8 @@
 """Reading compiled entries exactly as the kernel does.
 
-Owns: the lookups (an address's identity; a peer's own entries, then ANY's, longest prefix first) and the judgement of a flow from both its ends. It is
-the specification of ``bpf_redirect/lib/policy.h`` in Python; tests hold both against each other. Must not know rules.
+Owns: the lookups (an address's identity; a peer's own entries, then ANY's, longest prefix first) and the judgement of a flow
+from both its ends. It is the specification of ``bpf_redirect/lib/policy.h`` in Python; tests hold both against each other.
+Must not know rules.
 """
 
 from __future__ import annotations
