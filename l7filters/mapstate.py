@@ -83,8 +83,9 @@ def derive(
     """Return what the maps should hold.
 
     ``ifindex_by_endpoint`` and ``cgroup_ids`` are by endpoint key; an endpoint that is missing has no interface (or cgroup) at
-    the moment and is left out. ``ready``: the slot ids whose listener Envoy has acknowledged. A place that redirects to any other
-    slot is an explicit DENY, not an absence: an absent entry would fall through to what holds for any peer. Slot N listens on
+    the moment and is left out. ``ready``: the slot ids whose listener Envoy has acknowledged and that listen; only these have a
+    port, and the kernel drops what is sent to any other, with a reason of its own. A place whose slot has no id at all is an
+    explicit DENY, not an absence: an absent entry would fall through to what holds for any peer. Slot N listens on
     ``port_base`` + N.
     """
     return rederive(compiled, table, ifindex_by_endpoint, cgroup_ids, ready, port_base, DeriveMemo())[0]
@@ -100,7 +101,7 @@ def rederive(
     memo: DeriveMemo,
 ) -> tuple[MapState, DeriveMemo]:
     """Do what ``derive`` does, from where ``memo`` was left; pass on the memo returned."""
-    numbers = {key: number for key, number in table.ids.items() if number in ready}
+    numbers = table.ids
     policy = _policy(compiled.entries, numbers, memo)
     addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
     ipcache: dict[Network, IpcacheValue] = {}
@@ -112,14 +113,13 @@ def rederive(
         ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex)
     pairs: dict[tuple[int, int], int] = {}
     for pair in compiled.pairs:
-        # An end whose own slot isn't ready denies by its own entry, so its pairs need no check here.
         egress, ingress = table.ids.get(pair.egress), table.ids.get(pair.ingress)
         if egress is not None and ingress is not None and pair.pair in numbers:
             pairs[egress, ingress] = numbers[pair.pair]
     state = MapState(
         ipcache=ipcache,
         policy=policy,
-        slots={number: port_base + number for number in sorted(numbers.values())},
+        slots={number: port_base + number for number in sorted(ready & frozenset(numbers.values()))},
         pairs=pairs,
         endpoints={
             ifindex_by_endpoint[local.key]: EndpointValue(local.identity, tuple(addresses.get(local.key, ())))

@@ -58,6 +58,9 @@ class AgentView(Protocol):
     def flows(self) -> FlowRing:
         """The flow ring."""
 
+    async def refresh(self) -> None:
+        """Take in what the sources say at this moment, so that ``status`` speaks of it."""
+
     def status(self) -> NodeStatus:
         """The status of this moment, with counters read now or a moment ago."""
 
@@ -186,6 +189,7 @@ async def get_status(request: web.Request) -> web.Response:
     view = request.app[VIEW]
     wait_seconds = _number(request, "wait", 0.0, WAIT_SECONDS_MAX)
     deadline = asyncio.get_running_loop().time() + wait_seconds
+    await view.refresh()
     while True:
         serial = view.changes.serial
         status = view.status()

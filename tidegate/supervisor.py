@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -37,6 +38,10 @@ ENVOY_STOP_TIMEOUT_S = 5.0
 AGENT_STOP_TIMEOUT_S = 10.0
 AGENT_FATAL_EXITS = frozenset({2, 3, 5})
 """Exit codes of the agent that a restart can't mend (usage, configuration, what the machine lacks): see cli/exits.py."""
+
+
+SUPERVISOR_PID = "TIDEGATE_SUPERVISOR_PID"
+"""Set in the agent's environment: it then ends with that process."""
 
 
 class _Backoff:
@@ -96,7 +101,12 @@ class Supervisor:
 
     async def _run_agent(self) -> str:
         agent = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tidegate.agent", str(self._config.path), stdin=asyncio.subprocess.DEVNULL
+            sys.executable,
+            "-m",
+            "tidegate.agent",
+            str(self._config.path),
+            stdin=asyncio.subprocess.DEVNULL,
+            env={**os.environ, SUPERVISOR_PID: str(os.getpid())},
         )
         ended = asyncio.ensure_future(agent.wait())
         stopped = asyncio.ensure_future(self._stop.wait())
@@ -114,3 +124,9 @@ class Supervisor:
             self._exit_code = ended.result()
             self._stop.set()
         return f"exit code {ended.result()}"
+
+
+def run(config: NodeConfig) -> int:
+    """Run the node's processes in the foreground; return the exit code."""
+    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return asyncio.run(Supervisor(config, EnvoyLauncher(config)).run())

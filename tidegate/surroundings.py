@@ -48,7 +48,7 @@ def node_addresses() -> tuple[Address, ...]:
 
 def default_route_interfaces() -> tuple[str, ...]:
     """Return the interfaces of the default routes of both families, sorted."""
-    names = {index: name for index, name in socket.if_nameindex()}
+    names = dict(socket.if_nameindex())
     found: set[str] = set()
     with IPRoute() as route:
         for family in (socket.AF_INET, socket.AF_INET6):

@@ -23,6 +23,6 @@ def run(config: ConfigOption = None) -> None:
     settings = node_config(config)
     if os.geteuid() != 0:
         raise CommandError("enforcing policy needs root", "run it with sudo, or as a systemd service", Exit.MACHINE)
-    from tidegate.agent import run as run_node
+    from tidegate.supervisor import run as run_node
 
     raise typer.Exit(run_node(settings))

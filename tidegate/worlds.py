@@ -1,0 +1,60 @@
+"""From what the sources say to a World. Pure.
+
+Owns: joining policies, endpoints, namespaces, services and the node into one value. Must not know where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from l7filters.documents import SecretStore
+from l7filters.envoy.secrets import SecretValue
+from l7filters.model import SecretRef
+from l7filters.world import Address, Node, World
+from tidegate.config import NodeConfig
+from tidegate.sources import DirectoryState, EndpointsState, with_backends, with_namespaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """The latest of every source."""
+
+    policies: DirectoryState = field(default_factory=DirectoryState)
+    endpoints: EndpointsState = field(default_factory=EndpointsState)
+    secrets: SecretStore = field(default_factory=SecretStore)
+    addresses: tuple[Address, ...] = ()
+
+
+def build_world(config: NodeConfig, inputs: Inputs, revision: int) -> World:
+    """Return the world of ``inputs``."""
+    addresses = config.node.addresses if config.node.addresses is not None else inputs.addresses
+    return World(
+        revision=revision,
+        node=Node(name=config.node.name, labels=config.node.labels, addresses=addresses),
+        endpoints=with_namespaces(inputs.endpoints.endpoints, inputs.policies.namespaces),
+        policies=inputs.policies.policies,
+        services=with_backends(inputs.policies.services, inputs.endpoints.entries),
+        cidr_groups=inputs.policies.cidr_groups,
+        enforcement=config.enforcement,
+    )
+
+
+class StoredSecrets(Mapping[SecretRef, SecretValue]):
+    """Secrets of several stores, the first that has it, as the translation reads them. Looks up; does not enumerate."""
+
+    def __init__(self, *stores: SecretStore) -> None:
+        self._stores = stores
+
+    def __getitem__(self, ref: SecretRef) -> SecretValue:
+        for store in self._stores:
+            value = store.value(ref)
+            if value is not None:
+                return SecretValue(value)
+        raise KeyError(f"{ref.namespace}/{ref.name}")
+
+    def __iter__(self) -> Iterator[SecretRef]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return sum(len(store) for store in self._stores)
