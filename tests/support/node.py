@@ -176,9 +176,17 @@ class Node:
 
     # ---- the command ----------------------------------------------------------------------------------------------
 
+    def command(self, *arguments: str) -> list[str]:
+        """The words of ``tidegate ARGUMENTS --config node.yaml``."""
+        return [*tidegate(), *arguments, "--config", str(self.config_file)]
+
+    def command(self, *arguments: str) -> list[str]:
+        """The words of ``tidegate ARGUMENTS --config node.yaml``."""
+        return [*tidegate(), *arguments, "--config", str(self.config_file)]
+
     def cli(self, *arguments: str, timeout_seconds: float = READY_TIMEOUT_SECONDS + 10) -> subprocess.CompletedProcess[str]:
         """Run ``tidegate ARGUMENTS --config node.yaml`` in the node's namespace."""
-        command = [*self.cluster.command_in(self.cluster.node_netns), *tidegate(), *arguments, "--config", str(self.config_file)]
+        command = [*self.cluster.command_in(self.cluster.node_netns), *self.command(*arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
 
     def wait_ready(self, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> None:
