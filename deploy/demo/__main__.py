@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo.scene import HTTP, POLICIES, Request, Scene
-from tests.support.node import eventually, tidegate
+from tests.support.node import eventually
 from tests.support.pod import Connection, LoadCounts
 
 RECORD_WAIT_SECONDS = 3.0
@@ -162,7 +162,7 @@ class Recorder:
         self._scene = scene
         self._file = scene.cluster.directory / "flows.ndjson"
         with self._file.open("wb") as output:
-            command = [*tidegate(), "flows", "-f", "-o", "json", "--config", str(scene.node.config_file)]
+            command = scene.node.command("flows", "-f", "-o", "json")
             self._child = scene.cluster.host.popen(command, stdout=output, stderr=subprocess.DEVNULL)
         eventually(lambda: scene.node.status()["flows"]["followers"] > 0, 10, "tidegate flows -f follows")
 
