@@ -64,7 +64,7 @@ def test_header_values_can_be_matched_by_expression_and_inverted(stage: Stage) -
     matches = [{"name": "x-tenant", "value": {"regex": "t-[0-9]+"}}, {"name": "x-debug", "invert": True}]
     stage.enforce(tidegate_policy("headers", DEATHSTAR, ingress=rules(http=[{"headerMatches": matches}])))
     url = stage.deathstar.url(HTTP)
-    headers = ({"x-tenant": "t-12"}, {"x-tenant": "t-12x"}, {}, {"x-tenant": "t-1", "x-debug": "1"})
+    headers: tuple[dict[str, str], ...] = ({"x-tenant": "t-12"}, {"x-tenant": "t-12x"}, {}, {"x-tenant": "t-1", "x-debug": "1"})
     assert [stage.xwing.http(url, headers=each).status for each in headers] == [200, 403, 403, 403]
 
 

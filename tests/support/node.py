@@ -180,10 +180,6 @@ class Node:
         """The words of ``tidegate ARGUMENTS --config node.yaml``."""
         return [*tidegate(), *arguments, "--config", str(self.config_file)]
 
-    def command(self, *arguments: str) -> list[str]:
-        """The words of ``tidegate ARGUMENTS --config node.yaml``."""
-        return [*tidegate(), *arguments, "--config", str(self.config_file)]
-
     def cli(self, *arguments: str, timeout_seconds: float = READY_TIMEOUT_SECONDS + 10) -> subprocess.CompletedProcess[str]:
         """Run ``tidegate ARGUMENTS --config node.yaml`` in the node's namespace."""
         command = [*self.cluster.command_in(self.cluster.node_netns), *self.command(*arguments)]
