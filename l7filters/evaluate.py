@@ -1,0 +1,413 @@
+"""The verdict on one flow, straight from what the user wrote: slow, obvious, and what everything else is held against.
+
+Owns: the judgement of a flow by policies as values. It shares no code with ``compile`` (which says the same for all flows at
+once); the oracle tests hold both, the kernel's program and Envoy against each other. Must not know identities, slots or maps.
+
+A flow has up to two sides: egress, judged by the policies of its source if this node enforces it, and ingress, judged by those
+of its destination. Each side, in this order, first match decides:
+
+1. A deny rule covers the flow: denied.
+2. Rules that allow cover it and some have L7 rules, server names or TLS contexts: to the proxy, by the union of them all.
+   Rules that can't be united close the flow. A message passes when no L7 deny rule matches it and some L7 allow rule does, or
+   some covering rule has no L7 allow rules, or the side isn't in default deny; and the TLS server name is one of those that
+   the rules list together, unless one lists none.
+3. A rule that allows covers it, or the side isn't in default deny: allowed.
+4. Otherwise denied, by default.
+
+A side is in default deny when a policy that selects its endpoint says so. Both sides must allow. What this host sends to its
+own endpoints always passes. Audit: a side is judged twice, by the enforcing policies (the verdict) and by all of them (the
+shadow); a flow that passes the first and not the second is *audited*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from l7filters.decision import (
+    Clause,
+    Decision,
+    Flow,
+    Outcome,
+    Problem,
+    Reason,
+    Ruling,
+    Side,
+    Union,
+    Verdict,
+    needs_proxy,
+)
+from l7filters.http import HttpRequest
+from l7filters.labels import Labels
+from l7filters.model import (
+    PORT_PROTOCOLS,
+    Direction,
+    HttpRule,
+    L7Protocol,
+    Mode,
+    Policy,
+    PortRule,
+    PortSpec,
+    Protocol,
+    Rule,
+    RuleOrigin,
+)
+from l7filters.parties import Party, PartyKind, find_party, named_ports, peer_holds
+from l7filters.predicates import NO_SECRETS, SecretTexts, header_actions, http_holds, server_name_holds
+from l7filters.world import Enforcement, World
+
+JUDGED_PROTOCOLS = (L7Protocol.HTTP, L7Protocol.TLS)
+"""L7 protocols whose messages the proxy judges; rules for others close what they cover."""
+
+
+def evaluate(world: World, flow: Flow, secrets: SecretTexts = NO_SECRETS) -> Decision:
+    """Return what becomes of ``flow`` in ``world``. Raises UnknownPartyError for an end that isn't there."""
+    source, destination = find_party(world, flow.source), find_party(world, flow.destination)
+    if destination.is_host:
+        # Only addresses can be dialled, and a workload known by its cgroup has none of its own.
+        destination = replace(destination, subject=None)
+    verdict_on_host = _from_host(source, destination)
+    if verdict_on_host is not None:
+        return verdict_on_host
+    sides: list[Side] = []
+    if source.subject is not None or source.is_host:
+        sides.append(_judge_side(world, flow, Direction.EGRESS, source, destination, secrets))
+    if destination.subject is not None or destination.is_host:
+        sides.append(_judge_side(world, flow, Direction.INGRESS, destination, source, secrets))
+    return _combine(source, destination, tuple(sides))
+
+
+def _from_host(source: Party, destination: Party) -> Decision | None:
+    """Judge the host's own traffic to local endpoints; a workload's by cgroup is first judged by the workload's policy."""
+    to_own = destination.subject is not None and destination.kind is PartyKind.ENDPOINT
+    if not (source.is_host and source.subject is None and to_own):
+        return None
+    return Decision(
+        verdict=Verdict.ALLOWED,
+        outcome=Outcome.ALLOW,
+        reason=Reason.FROM_HOST,
+        audited=False,
+        source=source,
+        destination=destination,
+    )
+
+
+# ---- one side -----------------------------------------------------------------------------------------------------
+
+
+def _judge_side(world: World, flow: Flow, direction: Direction, subject: Party, peer: Party, secrets: SecretTexts) -> Side:
+    selecting = tuple(policy for policy in policies_of(world, subject) if touches(policy, direction))
+    enforced = _open_or_not(world, subject, selecting, direction, with_audit=False)
+    shadow = _open_or_not(world, subject, selecting, direction, with_audit=True)
+    from_host = direction is Direction.INGRESS and peer.is_host and subject.kind is PartyKind.ENDPOINT
+    if from_host or world.enforcement is Enforcement.NEVER:
+        selecting, enforced, shadow = (), True, True
+    covering = tuple(clause for policy in selecting for clause in covering_clauses(world, policy, direction, subject, peer, flow))
+    why_not = _unredirectable(direction, subject, world)
+    ruling = _l3_l4(tuple(c for c in covering if c.policy.mode is Mode.ENFORCE), selecting, enforced, why_not)
+    audit = any(policy.mode is Mode.AUDIT for policy in selecting)
+    shadowed = _l3_l4(covering, selecting, shadow, why_not) if audit else ruling
+    if from_host:
+        ruling = shadowed = replace(ruling, reason=Reason.FROM_HOST)
+    outcome = ruling.outcome
+    if outcome is Outcome.ALLOW and shadowed.outcome is Outcome.REDIRECT:
+        # The proxy has to see the messages that audit policies want judged.
+        assert shadowed.union is not None
+        outcome = Outcome.REDIRECT
+        passing = Union(protocol=shadowed.union.protocol, allow_all=ruling.rules, is_open=enforced)
+        ruling = replace(ruling, union=passing)
+    return Side(
+        direction=direction,
+        subject=subject,
+        peer=peer,
+        selected_by=tuple(dict.fromkeys(policy.key for policy in selecting)),
+        default_deny=tuple(dict.fromkeys(p.key for p in selecting if direction in p.default_deny and p.mode is Mode.ENFORCE)),
+        is_open=enforced,
+        outcome=outcome,
+        ruling=_l7(ruling, flow, secrets),
+        shadow=_l7(shadowed, flow, secrets),
+    )
+
+
+def policies_of(world: World, subject: Party) -> tuple[Policy, ...]:
+    """Return the policies, in any mode, that select ``subject`` as this node enforces it."""
+    if subject.subject is not None:
+        labels: Labels = subject.subject.labels
+        return tuple(policy for policy in world.policies if not policy.selects_nodes and policy.subject.matches(labels))
+    if subject.is_host:
+        return tuple(p for p in world.policies if p.selects_nodes and p.subject.matches(world.node.labels))
+    return ()
+
+
+def touches(policy: Policy, direction: Direction) -> bool:
+    """Tell whether a policy says anything about a direction."""
+    return direction in policy.default_deny or any(rule.direction is direction for rule in policy.rules)
+
+
+def _open_or_not(world: World, subject: Party, selecting: Iterable[Policy], direction: Direction, *, with_audit: bool) -> bool:
+    """Tell whether what no rule covers passes. A host is closed only by a policy that selects it."""
+    if world.enforcement is Enforcement.ALWAYS and subject.subject is not None:
+        return False
+    counting = (policy for policy in selecting if with_audit or policy.mode is Mode.ENFORCE)
+    return not any(direction in policy.default_deny for policy in counting)
+
+
+def _unredirectable(direction: Direction, subject: Party, world: World) -> Problem | None:
+    if subject.subject is None:
+        return Problem.ON_HOST
+    if direction is Direction.INGRESS:
+        alike = (e for e in world.endpoints if e.is_local and e.labels == subject.subject.labels)
+        if all(endpoint.interface is None for endpoint in alike):
+            return Problem.ON_CGROUP
+    return None
+
+
+# ---- which rules cover a flow -------------------------------------------------------------------------------------
+
+
+def covering_clauses(
+    world: World, policy: Policy, direction: Direction, subject: Party, peer: Party, flow: Flow
+) -> Iterable[Clause]:
+    """Yield the clauses of ``policy``, which selects the subject, whose peers and ports cover the flow."""
+    for rule in policy.rules:
+        if rule.direction is not direction or not peers_hold(world, rule, peer):
+            continue
+        if not rule.to_ports:
+            yield Clause(policy, rule)
+        for port_rule in rule.to_ports:
+            if ports_hold(world, port_rule, direction, subject, peer, flow):
+                yield Clause(policy, rule, port_rule)
+
+
+def peers_hold(world: World, rule: Rule, peer: Party) -> bool:
+    """Tell whether a rule is about ``peer``: no list means any peer, an empty one none."""
+    return rule.peers is None or any(peer_holds(world, one, peer) for one in rule.peers)
+
+
+def ports_hold(world: World, port_rule: PortRule, direction: Direction, subject: Party, peer: Party, flow: Flow) -> bool:
+    """Tell whether a ``toPorts`` item covers the flow's protocol and port. What needs the proxy covers only what it can read."""
+    if needs_proxy(port_rule) and flow.protocol not in _carriers(port_rule):
+        return False
+    if direction is Direction.INGRESS:
+        listener, local = subject.subject.labels if subject.subject else {}, True
+    else:
+        listener, local = peer.labels if peer.kind is PartyKind.ENDPOINT else {}, False
+    names = {(named.name, int(named.protocol), named.port) for named in named_ports(world, listener, local=local)}
+    return any(_port_holds(spec, names, flow) for spec in port_rule.ports)
+
+
+def _carriers(port_rule: PortRule) -> tuple[Protocol, ...]:
+    if port_rule.l7 is not None and port_rule.l7.protocol is L7Protocol.DNS:
+        return (Protocol.TCP, Protocol.UDP)
+    return (Protocol.TCP,)
+
+
+def _port_holds(spec: PortSpec, names: set[tuple[str, int, int]], flow: Flow) -> bool:
+    protocols = PORT_PROTOCOLS if spec.protocol is Protocol.ANY else (spec.protocol,)
+    if flow.protocol not in protocols:
+        return False
+    if isinstance(spec.port, str):
+        return (spec.port, flow.protocol, flow.destination_port) in names
+    if flow.protocol in (Protocol.ICMP, Protocol.ICMPV6):
+        return flow.destination_port == spec.port
+    if flow.protocol not in PORT_PROTOCOLS or spec.port == 0:
+        return True
+    return spec.port <= flow.destination_port <= (spec.end_port or spec.port)
+
+
+# ---- what they say together ---------------------------------------------------------------------------------------
+
+
+def _l3_l4(covering: Sequence[Clause], selecting: Sequence[Policy], is_open: bool, why_not: Problem | None) -> Ruling:
+    """Apply the numbered list down to the connection; the message is judged by ``_l7``."""
+    denying = _origins(clause for clause in covering if clause.rule.deny)
+    if denying:
+        return Ruling(outcome=Outcome.DENY, verdict=Verdict.DENIED, reason=Reason.DENY_RULE, rules=denying, deciding=denying)
+    rules = _origins(covering)
+    redirecting = [clause for clause in covering if clause.redirects]
+    if redirecting:
+        united = why_not or _unite(covering, is_open)
+        if isinstance(united, Problem):
+            return Ruling(
+                outcome=Outcome.DENY,
+                verdict=Verdict.DENIED,
+                reason=Reason.UNREALISABLE,
+                rules=rules,
+                deciding=_origins(redirecting),
+                problem=united,
+            )
+        return Ruling(outcome=Outcome.REDIRECT, verdict=Verdict.UNDECIDED, reason=Reason.L7_UNSTATED, rules=rules, union=united)
+    if rules:
+        return Ruling(outcome=Outcome.ALLOW, verdict=Verdict.ALLOWED, reason=Reason.ALLOW_RULE, rules=rules, deciding=rules)
+    if is_open:
+        reason = Reason.NOT_DEFAULT_DENY if selecting else Reason.NOT_SELECTED
+        return Ruling(outcome=Outcome.ALLOW, verdict=Verdict.ALLOWED, reason=reason)
+    return Ruling(outcome=Outcome.DENY, verdict=Verdict.DENIED, reason=Reason.DEFAULT_DENY)
+
+
+def _origins(clauses: Iterable[Clause]) -> tuple[RuleOrigin, ...]:
+    return tuple(dict.fromkeys(clause.origin for clause in clauses))
+
+
+def _unite(covering: Sequence[Clause], is_open: bool) -> Union | Problem:
+    """Return the union of clauses of which at least one needs the proxy, or why there is none."""
+    proxied = [clause.port_rule for clause in covering if clause.port_rule is not None and clause.redirects]
+    terminating = {one.terminating_tls for one in proxied} - {None}
+    originating = {one.originating_tls for one in proxied} - {None}
+    if len(terminating) > 1 or len(originating) > 1:
+        return Problem.TLS_CONTEXTS
+    spoken = {one.l7.protocol for one in proxied if one.l7 is not None}
+    if len(spoken) > 1:
+        return Problem.PROTOCOLS
+    if not spoken and (terminating or originating):
+        return Problem.TLS_WITHOUT_L7
+    protocol = spoken.pop() if spoken else L7Protocol.TLS
+    if protocol not in JUDGED_PROTOCOLS:
+        return Problem.NOT_JUDGED
+    if protocol is L7Protocol.HTTP:
+        sealed = any(one.server_names or one.l7 is None for one in proxied)
+        if sealed and not terminating:
+            return Problem.NAMES_BESIDE_HTTP
+        if _names_differ(covering, is_open):
+            return Problem.NAMES_DIFFER
+    any_name = is_open or any(not clause.server_names for clause in covering)
+    rule_lists = [one.l7 for one in proxied if one.l7 is not None]
+    return Union(
+        protocol=protocol,
+        allow=tuple(dict.fromkeys(rule for rules in rule_lists for rule in rules.allow if isinstance(rule, HttpRule))),
+        deny=tuple(dict.fromkeys(rule for rules in rule_lists for rule in rules.deny if isinstance(rule, HttpRule))),
+        allow_all=_origins(clause for clause in covering if clause.allows_every_message),
+        is_open=is_open,
+        server_names=None if any_name else tuple(sorted({n.lower() for clause in covering for n in clause.server_names})),
+        terminating=next(iter(terminating), None),
+        originating=next(iter(originating), None),
+    )
+
+
+def _names_differ(covering: Sequence[Clause], is_open: bool) -> bool:
+    """Tell whether names and rules, united separately, would allow what no clause does."""
+    if is_open or any(not clause.server_names and clause.allows_every_message for clause in covering):
+        return False
+    return len({frozenset(name.lower() for name in clause.server_names) for clause in covering}) > 1
+
+
+# ---- the message --------------------------------------------------------------------------------------------------
+
+
+def _l7(ruling: Ruling, flow: Flow, secrets: SecretTexts) -> Ruling:
+    """Judge what the flow says by the union that the connection is redirected for."""
+    union = ruling.union
+    if union is None:
+        return ruling
+    by_name = _server_name(union, flow)
+    if by_name is not None:
+        return replace(ruling, verdict=by_name[0], reason=by_name[1], deciding=())
+    match union.protocol:
+        case L7Protocol.TLS:
+            origins = union.allow_all or ruling.rules
+            reason = Reason.L7_ALLOW_RULE if union.server_names is not None else ruling.reason
+            if ruling.outcome is Outcome.REDIRECT and union.server_names is None:
+                reason = Reason.NOT_DEFAULT_DENY if union.is_open else Reason.ALLOW_RULE
+            return replace(ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=origins)
+        case L7Protocol.HTTP:
+            return _http(ruling, union, flow.http, secrets)
+        case L7Protocol.KAFKA | L7Protocol.DNS:
+            raise AssertionError(f"{union.protocol} is not judged")
+        case _:
+            assert_never(union.protocol)
+
+
+def _server_name(union: Union, flow: Flow) -> tuple[Verdict, Reason] | None:
+    """Return the verdict of the server name, if it ends the matter."""
+    if union.server_names is None:
+        return None
+    if flow.server_name is None:
+        return Verdict.UNDECIDED, Reason.L7_UNSTATED
+    if any(server_name_holds(pattern, flow.server_name) for pattern in union.server_names):
+        return None
+    return Verdict.DENIED, Reason.SERVER_NAME
+
+
+def _http(ruling: Ruling, union: Union, request: HttpRequest | None, secrets: SecretTexts) -> Ruling:
+    every = bool(union.allow_all) or union.is_open
+    if request is None:
+        if every and not union.deny:
+            reason = Reason.ALLOW_RULE if union.allow_all else Reason.NOT_DEFAULT_DENY
+            return replace(ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=union.allow_all)
+        return replace(ruling, verdict=Verdict.UNDECIDED, reason=Reason.L7_UNSTATED)
+    if request.is_refused:
+        return replace(ruling, verdict=Verdict.DENIED, reason=Reason.REFUSED, deciding=())
+    denying = tuple(rule.origin for rule in union.deny if http_holds(rule, request, secrets, denies=True))
+    if denying:
+        return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DENY_RULE, deciding=denying)
+    actions = header_actions(union.allow, request, secrets)
+    allowing = tuple(rule.origin for rule in union.allow if http_holds(rule, request, secrets, denies=False))
+    if allowing:
+        return replace(ruling, verdict=Verdict.ALLOWED, reason=Reason.L7_ALLOW_RULE, deciding=allowing, header_actions=actions)
+    if every and not request.is_connect:
+        reason = Reason.ALLOW_RULE if union.allow_all else Reason.NOT_DEFAULT_DENY
+        return replace(ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=union.allow_all)
+    return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DEFAULT_DENY, deciding=())
+
+
+# ---- both sides ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Overall:
+    verdict: Verdict
+    reason: Reason
+    problem: Problem | None = None
+
+
+def _combine(source: Party, destination: Party, sides: tuple[Side, ...]) -> Decision:
+    enforced = _together(tuple(side.ruling for side in sides), _ends_differ(sides))
+    shadow = _together(tuple(side.shadow for side in sides), None)
+    outcomes = {side.outcome for side in sides}
+    if Outcome.DENY in outcomes or enforced.problem is Problem.ENDS_DIFFER:
+        outcome = Outcome.DENY
+    else:
+        outcome = Outcome.REDIRECT if Outcome.REDIRECT in outcomes else Outcome.ALLOW
+    return Decision(
+        verdict=enforced.verdict,
+        outcome=outcome,
+        reason=enforced.reason,
+        audited=enforced.verdict is not Verdict.DENIED and shadow.verdict is Verdict.DENIED,
+        source=source,
+        destination=destination,
+        sides=sides,
+        problem=enforced.problem,
+    )
+
+
+def _together(rulings: tuple[Ruling, ...], problem: Problem | None) -> _Overall:
+    """Return the stricter of both sides: denied, else undecided, else allowed. A connection is denied before a message is."""
+    at_l3_l4 = [ruling for ruling in rulings if ruling.outcome is Outcome.DENY]
+    if not at_l3_l4 and problem is not None:
+        return _Overall(Verdict.DENIED, Reason.UNREALISABLE, problem)
+    for verdict in (Verdict.DENIED, Verdict.UNDECIDED):
+        for ruling in (*at_l3_l4, *rulings):
+            if ruling.verdict is verdict:
+                return _Overall(verdict, ruling.reason, ruling.problem)
+    deciding = [ruling for ruling in rulings if ruling.reason not in (Reason.NOT_SELECTED, Reason.FROM_HOST)]
+    chosen = deciding or list(rulings)
+    return _Overall(Verdict.ALLOWED, chosen[0].reason if chosen else Reason.NOT_SELECTED)
+
+
+def _ends_differ(sides: tuple[Side, ...]) -> Problem | None:
+    """Tell whether both ends redirect, and to what no one slot can judge."""
+    if len(sides) < 2 or any(side.outcome is not Outcome.REDIRECT for side in sides):
+        return None
+    egress, ingress = (_content(side) for side in sides)
+    contexts = ((egress.terminating, ingress.terminating), (egress.originating, ingress.originating))
+    if egress.protocol is not ingress.protocol or any(None not in pair and pair[0] != pair[1] for pair in contexts):
+        return Problem.ENDS_DIFFER
+    return None
+
+
+def _content(side: Side) -> Union:
+    """Return what says what a side's slot speaks: all policies where audit policies add L7, else the enforcing ones."""
+    union = side.shadow.union or side.ruling.union
+    assert union is not None
+    return union
