@@ -1,0 +1,171 @@
+"""The flow ring, its followers and filters."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+
+import pytest
+
+from l7filters.model import Protocol
+from tests.unit.tidegate.fakes import NOON_NS, denied_request, packet
+from tidegate.flow import Flow, FlowEnd, HttpPart, Verdict
+from tidegate.flows import SUBSCRIBERS_MAX, FlowFilter, FlowRing, LossSource, TooManySubscribers, parse_verdicts
+
+ANY = FlowFilter()
+
+
+def numbered(number: int) -> Flow:
+    return packet(time_ns=NOON_NS + number)
+
+
+def test_ring_keeps_the_newest() -> None:
+    ring = FlowRing(3)
+    for number in range(5):
+        ring.publish(numbered(number))
+    assert [flow.time_ns - NOON_NS for flow in ring.recent(ANY)] == [2, 3, 4]
+    assert ring.seen == {Verdict.FORWARDED: 5}
+
+
+def test_last_counts_after_the_filter() -> None:
+    ring = FlowRing(10)
+    for flow in (denied_request(time_ns=NOON_NS), numbered(1), denied_request(time_ns=NOON_NS + 2), numbered(3)):
+        ring.publish(flow)
+    denied = FlowFilter(verdicts=frozenset({Verdict.DENIED}))
+    assert [flow.time_ns - NOON_NS for flow in ring.recent(denied, 1)] == [2]
+    assert [flow.time_ns - NOON_NS for flow in ring.recent(denied, 5)] == [0, 2]
+    assert ring.recent(ANY, 0) == ()
+
+
+GRPC = denied_request(l7=HttpPart(method="POST", path="/s/M", grpc_status=7))
+WORLDLY = packet(destination=FlowEnd(address=ip_address("192.0.2.1"), port=53), protocol=Protocol.UDP)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flow", "matches"),
+    [
+        (FlowFilter(), packet(), True),
+        (FlowFilter(verdicts=frozenset({Verdict.DENIED})), denied_request(), True),
+        (FlowFilter(verdicts=frozenset({Verdict.DENIED})), packet(), False),
+        (FlowFilter(namespaces=frozenset({"default"})), packet(), True),
+        (FlowFilter(namespaces=frozenset({"other"})), packet(), False),
+        (FlowFilter(names=frozenset({"deathstar"})), packet(), True),
+        (FlowFilter(names=frozenset({"default/deathstar"})), packet(), True),
+        (FlowFilter(names=frozenset({"other/deathstar"})), packet(), False),
+        (FlowFilter(names=frozenset({""})), WORLDLY, False),
+        (FlowFilter(protocols=frozenset({"http"})), denied_request(), True),
+        (FlowFilter(protocols=frozenset({"tcp"})), denied_request(), True),
+        (FlowFilter(protocols=frozenset({"http"})), GRPC, True),
+        (FlowFilter(protocols=frozenset({"grpc"})), GRPC, True),
+        (FlowFilter(protocols=frozenset({"grpc"})), denied_request(), False),
+        (FlowFilter(protocols=frozenset({"udp"})), WORLDLY, True),
+        (FlowFilter(since_ns=NOON_NS), packet(), True),
+        (FlowFilter(since_ns=NOON_NS + 1), packet(), False),
+    ],
+)
+def test_filter_wants_all_that_is_set(wanted: FlowFilter, flow: Flow, matches: bool) -> None:
+    assert wanted.matches(flow) is matches
+
+
+def test_filter_survives_the_url() -> None:
+    wanted = FlowFilter(
+        verdicts=frozenset({Verdict.DENIED, Verdict.ERROR}),
+        namespaces=frozenset({"a", "b"}),
+        names=frozenset({"a/x"}),
+        protocols=frozenset({"http"}),
+        since_ns=5,
+    )
+    assert FlowFilter.from_query(wanted.to_query()) == wanted
+    assert FlowFilter.from_query({}) == FlowFilter()
+
+
+@pytest.mark.parametrize(
+    "query", [{"verdict": "forbidden"}, {"since_ns": "yesterday"}, {"since_ns": "-1"}, {"since_ns": "9" * 30}]
+)
+def test_filter_that_makes_no_sense_is_refused(query: dict[str, str]) -> None:
+    with pytest.raises(ValueError):
+        FlowFilter.from_query(query)
+
+
+def test_verdicts_are_read_in_hubbles_spelling_too() -> None:
+    assert parse_verdicts(["AUDIT", "Forwarded"]) == {Verdict.AUDITED, Verdict.FORWARDED}
+    assert parse_verdicts(["DROPPED"]) == {Verdict.DROPPED, Verdict.DENIED}
+    assert parse_verdicts(["denied"]) == {Verdict.DENIED}
+
+
+def test_subscriber_gets_what_it_wants_in_order() -> None:
+    async def scenario() -> None:
+        ring = FlowRing(2)
+        with ring.subscribe(FlowFilter(verdicts=frozenset({Verdict.FORWARDED}))) as subscription:
+            for flow in (numbered(1), denied_request(), numbered(2), numbered(3)):
+                ring.publish(flow)
+            flows, lost = await subscription.batch()
+            assert [flow.time_ns - NOON_NS for flow in flows] == [1, 2, 3]
+            assert lost == 0
+
+    asyncio.run(scenario())
+
+
+def test_slow_subscriber_loses_its_oldest_and_hurts_nobody() -> None:
+    async def scenario() -> None:
+        ring = FlowRing(100, queue_max=3)
+        with ring.subscribe(ANY) as slow, ring.subscribe(ANY) as quick:
+            quickly: list[Flow] = []
+            for number in range(10):
+                ring.publish(numbered(number))
+                flows, lost = await quick.batch()
+                assert lost == 0
+                quickly += flows
+            flows, lost = await slow.batch()
+            assert [flow.time_ns - NOON_NS for flow in flows] == [7, 8, 9]
+            assert lost == 7
+            assert len(quickly) == 10
+            ring.publish(numbered(10))
+            assert await slow.batch() == ((numbered(10),), 0)
+        assert ring.lost == {LossSource.BPF: 0, LossSource.ACCESS_LOG: 0, LossSource.SUBSCRIBER: 7}
+
+    asyncio.run(scenario())
+
+
+def test_subscriber_waits_until_there_is_something() -> None:
+    async def scenario() -> None:
+        ring = FlowRing(2)
+        with ring.subscribe(ANY) as subscription:
+            waiting = asyncio.create_task(subscription.batch())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            ring.publish(numbered(1))
+            assert await waiting == ((numbered(1),), 0)
+
+    asyncio.run(scenario())
+
+
+def test_followers_are_counted_and_told() -> None:
+    async def scenario() -> None:
+        counts: list[int] = []
+        ring = FlowRing(2, on_followers=counts.append)
+        with ring.subscribe(ANY):
+            with ring.subscribe(ANY):
+                assert ring.follower_count == 2
+            ring.publish(numbered(1))
+        assert counts == [1, 2, 1, 0]
+
+    asyncio.run(scenario())
+
+
+def test_follower_beyond_the_limit_is_refused() -> None:
+    async def scenario() -> None:
+        ring = FlowRing(2)
+        for _ in range(SUBSCRIBERS_MAX):
+            ring.subscribe(ANY)
+        with pytest.raises(TooManySubscribers):
+            ring.subscribe(ANY)
+
+    asyncio.run(scenario())
+
+
+def test_losses_elsewhere_are_added_up() -> None:
+    ring = FlowRing(2)
+    ring.report_lost(LossSource.BPF, 3)
+    ring.report_lost(LossSource.BPF, 4)
+    assert ring.lost[LossSource.BPF] == 7
