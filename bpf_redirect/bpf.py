@@ -246,11 +246,8 @@ def map_lookup_batch(fd: int, key_bytes: int, value_bytes: int, chunk: int) -> I
         keys = ctypes.create_string_buffer(key_bytes * chunk)
         values = ctypes.create_string_buffer(value_bytes * chunk)
         following = ctypes.create_string_buffer(len(token))
-        attr = bytearray(
-            struct.pack(
-                "=QQQQIIQQ", _address(token) if started else 0, _address(following), _address(keys), _address(values), chunk, fd, 0, 0
-            )
-        )
+        resume = _address(token) if started else 0
+        attr = struct.pack("=QQQQIIQQ", resume, _address(following), _address(keys), _address(values), chunk, fd, 0, 0)
         count, done = _batch(Command.MAP_LOOKUP_BATCH, attr)
         if count is None:
             chunk *= 2
@@ -265,9 +262,9 @@ def map_lookup_batch(fd: int, key_bytes: int, value_bytes: int, chunk: int) -> I
         token, started = following, True
 
 
-def _batch(command: Command, attr: bytearray) -> tuple[int | None, bool]:
+def _batch(command: Command, attr: bytes) -> tuple[int | None, bool]:
     """Return (entries handled, whether the end was reached); (None, False) when the chunk was too small."""
-    buffer = ctypes.create_string_buffer(bytes(attr), _ATTR_BYTES)
+    buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES)
     result = _libc.syscall(_SYSCALL_NUMBER[platform.machine()], int(command), buffer, _ATTR_BYTES)
     code = ctypes.get_errno() if result < 0 else 0
     count = int(struct.unpack_from("=I", buffer.raw, 32)[0])

@@ -79,7 +79,9 @@ def decode_ipcache_value(raw: bytes) -> IpcacheValue:
 def encode_policy_key(key: EntryKey) -> bytes:
     """``tg_policy_key``: the LPM prefix covers the protocol if one is named, then ``port_bits`` of the port."""
     bits = abi.POLICY_PREFIX_ANY if key.protocol is None else abi.POLICY_PREFIX_PROTOCOL + key.port_bits
-    return struct.pack("=IIIBBH", bits, key.subject, key.peer, _DIRECTIONS[key.direction], key.protocol or 0, socket.htons(key.port))
+    return struct.pack(
+        "=IIIBBH", bits, key.subject, key.peer, _DIRECTIONS[key.direction], key.protocol or 0, socket.htons(key.port)
+    )
 
 
 def decode_policy_key(raw: bytes) -> EntryKey:

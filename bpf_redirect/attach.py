@@ -1,0 +1,214 @@
+"""Attaching pinned programs: to interfaces, cgroups and the network namespace.
+
+An interface gets a TCX link (kernel 6.6), pinned: it outlives every process, stands beside other programs on the same hook
+and has its program replaced atomically. On older kernels: a clsact filter of our own priority, which the interface itself
+keeps. cgroups and the namespace get pinned links.
+
+Owns: the naming of link pins (bpffs allows no dot in a name). Must not know what the programs do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bpf_redirect import bpf
+from bpf_redirect.errors import HostError, KernelError, PinMissing
+from bpf_redirect.pins import PinRoot
+
+FILTER_PRIORITY = 2
+"""Of clsact filters; 1 is what other tools take first."""
+FILTER_HANDLE = 0x7467
+_PARENT = {"in": 0xFFFFFFF2, "out": 0xFFFFFFF3}
+_CLSACT_HANDLE = 0xFFFF0000
+_LINK_INFO_BYTES = 64
+_ARPHRD_ETHER = 1
+
+
+class Side(StrEnum):
+    """Which way packets go at an interface's hook."""
+
+    INGRESS = "in"
+    EGRESS = "out"
+
+
+class Method(StrEnum):
+    """How a program is attached to an interface."""
+
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One program on one side of one interface."""
+
+    interface: str
+    ifindex: int
+    side: Side
+    program: str
+    method: Method
+
+
+def ifindex_of(interface: str) -> int:
+    """Return the interface's number; raises HostError."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError as error:
+        raise HostError(f"there is no interface {interface}", "is the endpoint's interface the host side of its veth?") from error
+
+
+def link_name(interface: str, side: Side) -> str:
+    """Return the name of the pin of an interface's link."""
+    return f"{side}-{interface.replace('.', '+')}"
+
+
+def interface_of(name: str) -> tuple[Side, str] | None:
+    """Read a pin's name; None when it is not an interface's."""
+    side, _, interface = name.partition("-")
+    if side not in tuple(Side):
+        return None
+    return Side(side), interface.replace("+", ".")
+
+
+def _link_target(link_fd: int) -> int:
+    """Return the interface number of a TCX link; 0 when its interface is gone."""
+    return int(struct.unpack_from("=I", bpf._info(link_fd, _LINK_INFO_BYTES), 16)[0])
+
+
+def _attach_link(root: PinRoot, name: str, program_fd: int, target: int, kind: bpf.AttachType, ifindex: int | None) -> None:
+    """Make the pinned link, or give the one that is there this program."""
+    path = root.link(name)
+    try:
+        link_fd = bpf.get(path)
+    except PinMissing:
+        link_fd = -1
+    if link_fd >= 0:
+        try:
+            if ifindex is None or _link_target(link_fd) == ifindex:
+                bpf.link_update(link_fd, program_fd)
+                return
+        except KernelError as error:
+            if error.code not in (errno.ENOLINK, errno.EINVAL, errno.ENOENT):
+                raise
+        finally:
+            os.close(link_fd)
+        os.unlink(path)  # of an interface that is gone
+    link_fd = bpf.link_create(program_fd, target, kind)
+    try:
+        bpf.pin(link_fd, path)
+    finally:
+        os.close(link_fd)
+
+
+def _attach_filter(ifindex: int, side: Side, program_fd: int, program: str) -> None:
+    with IPRoute() as netlink:
+        with contextlib.suppress(NetlinkError):
+            netlink.tc("add", "clsact", ifindex)
+        try:
+            netlink.tc(
+                "replace-filter",
+                "bpf",
+                ifindex,
+                handle=FILTER_HANDLE,
+                parent=_PARENT[side],
+                prio=FILTER_PRIORITY,
+                fd=program_fd,
+                name=program,
+                direct_action=True,
+                classid=1,
+            )
+        except NetlinkError as error:
+            raise KernelError(f"attach {program} by clsact", error.code) from error
+
+
+def attach_interface(root: PinRoot, interface: str, side: Side, program: str, *, method: Method | None = None) -> Attachment:
+    """Attach a pinned program, or replace the one that is attached. ``method`` None: TCX if the kernel has it."""
+    ifindex = ifindex_of(interface)
+    program_fd = bpf.get(root.program(program))
+    try:
+        if method is not Method.CLSACT:
+            kind = bpf.AttachType.TCX_INGRESS if side is Side.INGRESS else bpf.AttachType.TCX_EGRESS
+            try:
+                _attach_link(root, link_name(interface, side), program_fd, ifindex, kind, ifindex)
+                return Attachment(interface, ifindex, side, program, Method.TCX)
+            except KernelError as error:
+                if method is Method.TCX or error.code != errno.EINVAL:
+                    raise
+        _attach_filter(ifindex, side, program_fd, program)
+        return Attachment(interface, ifindex, side, program, Method.CLSACT)
+    finally:
+        os.close(program_fd)
+
+
+def detach_interface(root: PinRoot, interface: str, side: Side) -> None:
+    """Remove our program; nothing happens if it is not there (or the interface is gone)."""
+    with contextlib.suppress(FileNotFoundError):
+        _remove_link(root.link(link_name(interface, side)))
+    try:
+        ifindex = socket.if_nametoindex(interface)
+    except OSError:
+        return
+    with IPRoute() as netlink:
+        with contextlib.suppress(NetlinkError):
+            netlink.tc("del-filter", "bpf", ifindex, handle=FILTER_HANDLE, parent=_PARENT[side], prio=FILTER_PRIORITY)
+        if not any(_has_filters(netlink, ifindex, parent) for parent in _PARENT.values()):
+            with contextlib.suppress(NetlinkError):
+                netlink.tc("del", "clsact", ifindex)
+
+
+def _has_filters(netlink: IPRoute, ifindex: int, parent: int) -> bool:
+    try:
+        return bool(list(netlink.get_filters(index=ifindex, parent=parent)))
+    except NetlinkError:
+        return False
+
+
+def _remove_link(path: str) -> None:
+    """Unpin, and detach at once even if somebody else holds the link."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(path)
+    link_fd = bpf.get(path)
+    try:
+        with contextlib.suppress(KernelError):  # its target is gone: nothing to detach from
+            bpf.link_detach(link_fd)
+    finally:
+        os.close(link_fd)
+    os.unlink(path)
+
+
+def attach_by_link(root: PinRoot, name: str, program: str, target_path: str, kind: bpf.AttachType) -> None:
+    """Attach a pinned program to a cgroup directory or a network namespace file, or replace the one that is there."""
+    program_fd = bpf.get(root.program(program))
+    try:
+        try:
+            target = os.open(target_path, os.O_RDONLY)
+        except OSError as error:
+            raise HostError(f"open {target_path}: {os.strerror(error.errno or 0)}") from error
+        try:
+            _attach_link(root, name, program_fd, target, kind, None)
+        finally:
+            os.close(target)
+    finally:
+        os.close(program_fd)
+
+
+def detach_by_link(root: PinRoot, name: str) -> None:
+    """Remove a link made by ``attach_by_link``."""
+    with contextlib.suppress(FileNotFoundError):
+        _remove_link(root.link(name))
+
+
+def attached_links(root: PinRoot) -> tuple[str, ...]:
+    """Return the names of all pinned links."""
+    with contextlib.suppress(FileNotFoundError):
+        return tuple(sorted(os.listdir(root.links)))
+    return ()
