@@ -28,9 +28,11 @@ from l7filters.documents.scope import (
 from l7filters.model import (
     PORT_PROTOCOLS,
     Direction,
+    HttpRule,
     L7Protocol,
     L7Rule,
     L7Rules,
+    MismatchAction,
     PortRule,
     PortSpec,
     Protocol,
@@ -38,6 +40,7 @@ from l7filters.model import (
 )
 
 PORT_MAX = 65535
+_FAIL = MismatchAction.FAIL
 _NUMBER = re.compile(r"[0-9]+\Z")
 _SERVER_LABEL = re.compile(r"[-a-zA-Z0-9_*]+\Z")
 SERVER_NAME_CHARS_MAX = 255
@@ -233,7 +236,13 @@ def _l7_rules(node: Node, scope: Scope) -> L7Rules | None:
                 at = fields.get(name)
                 assert at is not None
                 at.error("must not be empty", "leave the list out for no restriction; [{}] matches everything")
-            (deny if is_deny else allow).extend(read(item, scope) for item in items)
+            for item in items:
+                rule = read(item, scope)
+                if is_deny and isinstance(rule, HttpRule) and any(match.mismatch is not _FAIL for match in rule.headers):
+                    item.error(
+                        "header actions do not go with a deny rule", "a mismatch other than FAIL lets the rule match anyway"
+                    )
+                (deny if is_deny else allow).append(rule)
     if not allow and not deny:
         return None
     return L7Rules(protocols[0], tuple(allow), tuple(deny), deny_only=not allow)
