@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, assert_never
 
+from l7filters.decision import Flow as JudgedFlow
 from l7filters.envoy.names import (
     HTTP_RBAC_NAMESPACE,
     NETWORK_RBAC_NAMESPACE,
@@ -22,6 +23,7 @@ from l7filters.envoy.names import (
     read_verdicts,
     slot_id_of,
 )
+from l7filters.http import HttpRequest
 from l7filters.identity import IdentityNumber, LabelSet, Reserved
 from l7filters.ir import Allow, CompiledPolicy, Deny, EntryVerdict, Redirect
 from l7filters.lookup import ANY_PEER, AddressTable, index_entries, would_deny
@@ -40,13 +42,13 @@ ANSWERED_BY_SERVER = ("", "via_upstream")
 if TYPE_CHECKING:
     from xds_server.access_log import AccessRecord, SocketAddress
 
-NearestMiss = Callable[[FlowEnd, FlowEnd, HttpPart | TlsPart | None, Direction], str]
-"""(source, destination, message, direction) -> the rule that came nearest to allowing it and why it didn't; "" if unknown."""
+NearestMiss = Callable[[JudgedFlow], str]
+"""A denied flow -> the rule that came nearest to allowing it and why it didn't; "" if unknown (explanation.MissFinder)."""
 
 
-def no_nearest_miss(source: FlowEnd, destination: FlowEnd, message: HttpPart | TlsPart | None, direction: Direction) -> str:
+def no_nearest_miss(flow: JudgedFlow) -> str:
     """The NearestMiss of who has no evaluator."""
-    del source, destination, message, direction
+    del flow
     return ""
 
 
@@ -158,7 +160,7 @@ def flow_from_event(
         reason = POLICY_DENY if rule else POLICY_DENIED
         if rule is None:
             problem = deciding.verdict.problem if isinstance(deciding.verdict, Deny) else ""
-            miss = problem or nearest_miss(*ends, None, deciding.direction)
+            miss = problem or nearest_miss(_judged(*ends, protocol, policy_port, None))
     return Flow(
         time_ns=time_ns,
         uuid=uuid,
@@ -228,7 +230,7 @@ def flow_from_access(
     rule = parse_origin(text) if text else None
     miss = ""
     if verdict in (Verdict.DENIED, Verdict.AUDITED) and rule is None:
-        miss = nearest_miss(source, destination, message, direction)
+        miss = nearest_miss(_judged(source, destination, Protocol.TCP, destination.port, message))
     reason = ""
     if verdict is Verdict.DENIED:
         reason = POLICY_DENY if rule else POLICY_DENIED
@@ -267,6 +269,21 @@ def _deciding(index: WorldIndex, source: FlowEnd, destination: FlowEnd, protocol
             return side
     # The policy changed in between, or something else than policy decided: say which side, blame no rule.
     return Deciding(_direction(index, source, destination), None)
+
+
+def _judged(source: FlowEnd, destination: FlowEnd, protocol: int, port: int, message: HttpPart | TlsPart | None) -> JudgedFlow:
+    """Return a recorded flow as the evaluator takes it."""
+    request = None
+    if isinstance(message, HttpPart):
+        request = HttpRequest(method=message.method, path=message.path, authority=message.host, headers=message.headers)
+    return JudgedFlow(
+        source=source.address or "",
+        destination=destination.address or "",
+        protocol=protocol,
+        destination_port=port,
+        http=request,
+        server_name=message.server_name if isinstance(message, TlsPart) else None,
+    )
 
 
 def _explains(entry: EntryVerdict, verdict: Verdict) -> bool:

@@ -1,0 +1,241 @@
+"""Explanations for people and for flow records: questions about traffic, put to the evaluator.
+
+Owns: how a person writes a question (ends, ports, requests), its JSON form, and the nearest miss of a recorded denial. Must
+not know how anything is decided: l7filters.explain does.
+
+A recorded request is known by less than what was judged: its headers are not recorded, its query string may be redacted.
+``MissFinder`` speaks accordingly: it never says that a header was absent, and repeats nothing that is redacted.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from l7filters.decision import Flow as JudgedFlow
+from l7filters.envoy.secrets import SecretValue
+from l7filters.explain import Explanation, NearMiss, explain
+from l7filters.http import HttpRequest
+from l7filters.model import PORT_PROTOCOLS, HttpRule, Policy, Protocol, SecretRef
+from l7filters.parties import UnknownPartyError
+from l7filters.predicates import SecretTexts
+from l7filters.world import Address, World
+from tidegate.flow import REDACTED, Redaction
+
+MISSES_CACHED_MAX = 1024
+"""Nearest misses that are remembered; clients repeat themselves."""
+MISSES_PER_SECOND_MAX = 50
+"""Explanations per second for flow records. One costs up to some milliseconds with thousands of rules; a flood of denials
+then has records without a nearest miss, and an agent that still answers."""
+DEFAULT_NAMESPACE = "default"
+PORT_MAX = 65535
+PROTOCOLS = {protocol.name.lower(): protocol for protocol in Protocol if protocol is not Protocol.ANY}
+_ECHO_REQUEST = {Protocol.ICMP: 8, Protocol.ICMPV6: 128}
+
+
+class QuestionError(ValueError):
+    """A question that makes no sense; the asker's fault. ``hint`` says how to write it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a person asks, as written: may ``source`` say this to ``destination``? Empty text: not stated."""
+
+    source: str
+    destination: str
+    protocol: str = "tcp"
+    http: str = ""
+    headers: tuple[str, ...] = ()
+    """Each ``Name: value`` or ``name=value``."""
+    host: str = ""
+    server_name: str = ""
+
+    def to_flow(self, world: World) -> JudgedFlow:
+        """Return the flow that this asks about, in ``world``. Raises QuestionError."""
+        protocol = PROTOCOLS.get(self.protocol.lower())
+        if protocol is None:
+            raise QuestionError(f"{self.protocol!r} is not a protocol", f"one of {', '.join(PROTOCOLS)}")
+        whom, port_text = split_port(self.destination)
+        destination = read_end(whom, world)
+        request = None
+        if self.http:
+            try:
+                request = HttpRequest.parse(
+                    self.http, authority=self.host, headers=tuple(read_header(text) for text in self.headers)
+                )
+            except ValueError as error:
+                raise QuestionError(str(error), "e.g. --http 'GET /status'") from error
+        elif self.headers or self.host:
+            raise QuestionError("headers and host need a request", "add --http 'GET /path'")
+        if request is not None and protocol is not Protocol.TCP:
+            raise QuestionError(f"an HTTP request over {self.protocol} can't be judged", "leave out --protocol")
+        return JudgedFlow(
+            source=read_end(split_port(self.source)[0], world),
+            destination=destination,
+            protocol=protocol,
+            destination_port=read_port(port_text, destination, protocol, world),
+            http=request,
+            server_name=self.server_name or None,
+        )
+
+
+def answer(world: World, question: Question, secrets: SecretTexts) -> Explanation:
+    """Explain what becomes of what ``question`` asks about. Raises QuestionError."""
+    flow = question.to_flow(world)
+    try:
+        return explain(world, flow, secrets)
+    except UnknownPartyError as error:
+        raise QuestionError(str(error), "ends are namespace/name, an address, or host") from error
+
+
+def split_port(text: str) -> tuple[str, str]:
+    """Split ``end:port``; an IPv6 address with a port is in brackets. The port is empty where there is none."""
+    if text.startswith("["):
+        address, _, rest = text[1:].partition("]")
+        return address, rest.removeprefix(":")
+    if text.count(":") > 1:
+        return text, ""
+    who, _, port = text.partition(":")
+    return who, port
+
+
+def read_end(text: str, world: World) -> Address | str:
+    """Return an end of a flow: an address, ``host``, or the key of an endpoint of ``world``. Raises QuestionError."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        pass
+    if text == "host":
+        return text
+    key = text if "/" in text else f"{DEFAULT_NAMESPACE}/{text}"
+    keys = [endpoint.key for endpoint in world.endpoints]
+    if key in keys:
+        return key
+    near = [other for other in keys if other.rpartition("/")[2] == key.rpartition("/")[2]]
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(keys)[:8]) or 'no endpoint at all'}"
+    raise QuestionError(f"there is no endpoint {key}", hint)
+
+
+def read_port(text: str, destination: Address | str, protocol: Protocol, world: World) -> int:
+    """Return a port by number or by a name that the destination gives it; for ICMP the type. Raises QuestionError."""
+    if protocol in _ECHO_REQUEST and not text:
+        return _ECHO_REQUEST[protocol]
+    if protocol not in PORT_PROTOCOLS and protocol not in _ECHO_REQUEST:
+        return 0
+    if not text:
+        raise QuestionError("to which port?", "write --to namespace/name:port")
+    if text.isascii() and text.isdigit() and int(text) <= (PORT_MAX if protocol in PORT_PROTOCOLS else 255):
+        return int(text)
+    for endpoint in world.endpoints:
+        if destination == endpoint.key or destination in endpoint.addresses:
+            for named in endpoint.named_ports:
+                if named.name == text and named.protocol == protocol:
+                    return named.port
+            names = ", ".join(sorted(named.name for named in endpoint.named_ports)) or "none"
+            raise QuestionError(f"{text!r} is no port of {endpoint.key}", f"a number, or a named port; named here: {names}")
+    raise QuestionError(f"{text!r} is no port number", "a number from 0 to 65535")
+
+
+def read_header(text: str) -> tuple[str, str]:
+    """Read ``Name: value`` or ``name=value``, whichever sign comes first. Raises QuestionError."""
+    found = re.fullmatch(r"([^:=\s]+)\s*[:=]\s*(.*?)\s*", text, re.DOTALL)
+    if found is None:
+        raise QuestionError(f"{text!r} is no header", "write --header 'Name: value' or --header name=value")
+    return found[1], found[2]
+
+
+def secret_texts(policies: Iterable[Policy], secrets: Mapping[SecretRef, SecretValue]) -> SecretTexts:
+    """Return the header values that ``policies`` refer to, as far as ``secrets`` has them and a header can carry them."""
+    found: dict[SecretRef, str] = {}
+    for ref in _header_secrets(policies):
+        try:
+            text = secrets[ref].reveal_header_value()
+        except KeyError:
+            continue
+        if text is not None:
+            found[ref] = text
+    return found
+
+
+def _header_secrets(policies: Iterable[Policy]) -> Iterable[SecretRef]:
+    for policy in policies:
+        for rule in policy.rules:
+            for port_rule in rule.to_ports:
+                for one in (*port_rule.l7.allow, *port_rule.l7.deny) if port_rule.l7 is not None else ():
+                    for header in one.headers if isinstance(one, HttpRule) else ():
+                        if header.secret is not None:
+                            yield header.secret
+
+
+class MissFinder:
+    """Finds the nearest miss of denials in one world, for flow records. Remembers, and never takes more than its share."""
+
+    def __init__(
+        self, world: World, secrets: SecretTexts, redaction: Redaction, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._world = world
+        self._secrets = secrets
+        self._redaction = redaction
+        self._clock = clock
+        self._known: OrderedDict[JudgedFlow, str] = OrderedDict()
+        self._tokens = float(MISSES_PER_SECOND_MAX)
+        self._refilled_s = clock()
+
+    def __call__(self, flow: JudgedFlow) -> str:
+        """Return what came nearest to allowing ``flow``, in words; empty where nothing did, or there was no time to look."""
+        known = self._known.get(flow)
+        if known is not None:
+            self._known.move_to_end(flow)
+            return known
+        if not self._may_look():
+            return ""
+        try:
+            misses = explain(self._world, flow, self._secrets).nearest_misses
+        except UnknownPartyError:
+            return ""
+        text = miss_words(misses, self._redaction, headers_known=flow.http is None)
+        self._known[flow] = text
+        if len(self._known) > MISSES_CACHED_MAX:
+            self._known.popitem(last=False)
+        return text
+
+    def _may_look(self) -> bool:
+        now_s = self._clock()
+        earned = (now_s - self._refilled_s) * MISSES_PER_SECOND_MAX
+        self._tokens = min(float(MISSES_PER_SECOND_MAX), self._tokens + earned)
+        self._refilled_s = now_s
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+_HEADER = re.compile(r"(header \S+) .*?, (must .*)", re.DOTALL)
+_QUERY = re.compile(r"(query parameter \S+ is) .*(, must)", re.DOTALL)
+_PATH = re.compile(r"(path is [^?]*)\?.*(, must)", re.DOTALL)
+
+
+def miss_words(misses: Iterable[NearMiss], redaction: Redaction, *, headers_known: bool) -> str:
+    """Return the nearest of ``misses`` as a flow record may tell it; empty if there is none.
+
+    With ``headers_known`` False what was said of headers is a guess: rules that fail for something known come first in what
+    they say, and of the header it says only what the rule asks for.
+    """
+    nearest: tuple[tuple[int, int], str] | None = None
+    for miss in misses:
+        sure = [text for text in miss.failures if headers_known or not text.startswith("header ")]
+        failures = sure or [_HEADER.sub(r"\1 \2", text) for text in miss.failures]
+        if redaction.query:
+            failures = [_PATH.sub(rf"\1?{REDACTED}\2", _QUERY.sub(rf"\1 {REDACTED}\2", text)) for text in failures]
+        rank = (-miss.nearness, len(sure))
+        if nearest is None or rank < nearest[0]:
+            nearest = (rank, f"{miss.origin} would allow it, but {' and '.join(failures)}")
+    return nearest[1] if nearest is not None else ""
