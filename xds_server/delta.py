@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from xds_server.nack import refused_names
 from xds_server.quarantine import Quarantine, Quarantined
-from xds_server.snapshot import SEND_RANK, Resource, ResourceKey, Snapshot, TypeUrl
+from xds_server.snapshot import MAY_REFER_TO, SEND_RANK, Resource, ResourceKey, Snapshot, TypeUrl
 from xds_server.subscription import Held, InFlight, Subscription
 
 REMOVED = ""
@@ -32,6 +32,9 @@ REMOVED = ""
 
 RESPONSE_BYTES_MAX = 4 * 1024 * 1024
 """A response closes when its bodies reach this; the rest follows after the ACK. Keeps both sides' buffers bounded."""
+
+INTRODUCTION_NS = 1_000_000_000
+"""How long a new stream is given to say what it holds of each type. Envoy says all of it within milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,26 +117,60 @@ class Output:
     facts: tuple[Fact, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Legacy:
+    """What a client's next stream must know of its last one.
+
+    ``uncertain``: what was in a refused response and not accepted since. The client may have applied it without saying so, and
+    it will then declare an older version than it really runs; so its word for these is not enough. ``in_flight``: what was sent
+    and not answered (None: a removal), which is uncertain too unless the client declares just that. ``held``: what it has
+    accepted, for the references of the versions that it will declare.
+    """
+
+    quarantined: Mapping[ResourceKey, Quarantined] = field(default_factory=dict)
+    uncertain: frozenset[ResourceKey] = frozenset()
+    in_flight: Mapping[ResourceKey, Resource | None] = field(default_factory=dict)
+    held: Mapping[ResourceKey, Held] = field(default_factory=dict)
+
+
 class DeltaStream:
     """The state of one stream. Each event returns the responses to send; sending them is the caller's."""
 
-    def __init__(self, inherited: Mapping[ResourceKey, Quarantined] | None = None) -> None:
+    def __init__(self, legacy: Legacy | None = None) -> None:
+        legacy = legacy or Legacy()
+        self._legacy = legacy
         self._subscriptions = {type_url: Subscription(type_url) for type_url in TypeUrl}
-        self._quarantine = Quarantine(inherited)
+        self._quarantine = Quarantine(legacy.quarantined)
         self._snapshot: Snapshot | None = None
         self._nonce_count = 0
         self._wake_at_ns: int | None = None
-        # How many resources that the client holds refer to each key.
+        self._started_at_ns: int | None = None
+        # How many resources that the client holds refer to each key; and, by type, of how many that is not known.
         self._referrers: Counter[ResourceKey] = Counter()
+        self._inscrutable: Counter[TypeUrl] = Counter()
 
     @property
     def wake_at_ns(self) -> int | None:
         """When ``tick`` is due, for the first quarantined resource to try again; None: not at all."""
         return self._wake_at_ns
 
-    def quarantined(self) -> dict[ResourceKey, Quarantined]:
-        """What this client has refused; its next stream inherits it."""
-        return self._quarantine.entries()
+    def legacy(self) -> Legacy:
+        """What the same client's next stream inherits."""
+        uncertain: set[ResourceKey] = set()
+        in_flight: dict[ResourceKey, Resource | None] = {}
+        held: dict[ResourceKey, Held] = {}
+        for type_url, subscription in self._subscriptions.items():
+            if not subscription.started:
+                # A stream that broke before the client came to this type has learnt nothing about it.
+                uncertain.update(key for key in self._legacy.uncertain if key.type_url is type_url)
+                in_flight.update((key, sent) for key, sent in self._legacy.in_flight.items() if key.type_url is type_url)
+                held.update((key, known) for key, known in self._legacy.held.items() if key.type_url is type_url)
+                continue
+            uncertain.update(subscription.key(name) for name in subscription.uncertain)
+            held.update((subscription.key(name), known) for name, known in subscription.held.items())
+            if subscription.in_flight is not None:
+                in_flight.update((subscription.key(name), sent) for name, sent in subscription.in_flight.sent.items())
+        return Legacy(quarantined=self._quarantine.entries(), uncertain=frozenset(uncertain), in_flight=in_flight, held=held)
 
     def publish(self, snapshot: Snapshot, now_ns: int) -> Output:
         """There is a new snapshot. Costs O(changed)."""
@@ -147,7 +184,9 @@ class DeltaStream:
                 subscription = self._subscriptions[type_url]
                 if subscription.wants(name):
                     subscription.dirty.add(name)
-        return self._plan(now_ns)
+        pardoned = self._pardon_unwanted(snapshot)
+        planned = self._plan(now_ns)
+        return Output(planned.responses, (*pardoned, *planned.facts))
 
     def tick(self, now_ns: int) -> Output:
         """Time has passed."""
@@ -159,6 +198,8 @@ class DeltaStream:
         Raises ProtocolViolation, after which the stream must end.
         """
         subscription = self._subscriptions[request.type_url]
+        if self._started_at_ns is None:
+            self._started_at_ns = now_ns
         facts: list[Fact] = []
         # The answer comes first: it is about what the client had before it changed its mind in the same message.
         answered = subscription.answered(request.nonce) if request.nonce else None
@@ -180,41 +221,71 @@ class DeltaStream:
             return []
         before = dict(subscription.held) if request.unsubscribe else {}
         existing = self._existing(request.type_url) if self._snapshot is not None else ()
+        if first:
+            subscription.doubt(self._uncertain_names(request))
         subscription.request(request.subscribe, request.unsubscribe, request.initial_versions, existing)
         facts: list[Fact] = []
         for name in sorted({*before, *request.unsubscribe}):
             if not subscription.wants(name):
                 if name in before:
-                    self._count_references(before[name], -1)
+                    self._count_references(subscription, before[name], -1)
                 self._quarantine.release(subscription.key(name))
                 facts.append(Forgotten(subscription.key(name)))
         if first:
             facts += [Declared(subscription.key(name), held.version) for name, held in subscription.held.items()]
+            self._inscrutable[request.type_url] = len(subscription.held)
             if self._snapshot is not None:
                 self._learn_references(subscription)
         return facts
 
+    def _uncertain_names(self, request: Request) -> set[str]:
+        """Of what the last stream left open, that which the client's declarations don't settle."""
+        declared = request.initial_versions
+        uncertain = {key.name for key in self._legacy.uncertain if key.type_url is request.type_url}
+        for key, sent in self._legacy.in_flight.items():
+            if key.type_url is request.type_url and declared.get(key.name, REMOVED) != _version(sent):
+                uncertain.add(key.name)
+        return uncertain
+
+    def _pardon_unwanted(self, snapshot: Snapshot) -> list[Fact]:
+        """Drop refusals that concern neither the client nor the snapshot any more; they came from an earlier stream."""
+        facts: list[Fact] = []
+        for key, entry in self._quarantine.entries().items():
+            if not self._subscriptions[key.type_url].wants(key.name) and _version(snapshot.get(key)) != entry.version:
+                self._quarantine.release(key)
+                facts.append(Pardoned(key))
+        return facts
+
     def _learn_references(self, subscription: Subscription) -> None:
-        """A client declares versions only; of those that are current the references are known."""
+        """A client declares versions only; of those that are current, or that its last stream knew, the references are known."""
         assert self._snapshot is not None
-        for name, held in subscription.held.items():
-            current = self._snapshot.get(subscription.key(name))
-            if current is not None and current.version == held.version and not held.references:
-                subscription.held[name] = known = Held(held.version, current.references)
-                self._count_references(known, +1)
+        for name, held in list(subscription.held.items()):
+            if held.references is not None:
+                continue
+            key = subscription.key(name)
+            for known in (self._snapshot.get(key), self._legacy.held.get(key), self._legacy.in_flight.get(key)):
+                if known is not None and known.version == held.version and known.references is not None:
+                    self._learn(subscription, name, known.references)
+                    break
+
+    def _learn(self, subscription: Subscription, name: str, references: frozenset[ResourceKey]) -> None:
+        before = subscription.held[name]
+        subscription.held[name] = after = Held(before.version, references)
+        self._count_references(subscription, before, -1)
+        self._count_references(subscription, after, +1)
 
     def _accept(self, subscription: Subscription, response: InFlight) -> list[Fact]:
         for name in response.sent:
             if (held := subscription.held.get(name)) is not None:
-                self._count_references(held, -1)
+                self._count_references(subscription, held, -1)
         facts: list[Fact] = []
         for name in subscription.accepted(response):
             resource = response.sent[name]
             self._quarantine.release(subscription.key(name))
-            facts.append(Accepted(subscription.key(name), resource.version if resource is not None else REMOVED))
+            facts.append(Accepted(subscription.key(name), _version(resource)))
         for name in response.sent:
             if (held := subscription.held.get(name)) is not None:
-                self._count_references(held, +1)
+                self._count_references(subscription, held, +1)
         return facts
 
     def _refuse(self, subscription: Subscription, response: InFlight, message: str, now_ns: int) -> list[Fact]:
@@ -231,12 +302,15 @@ class DeltaStream:
         facts: list[Fact] = []
         for name, reason in sorted(named.items()):
             resource = response.sent[name]
-            version = resource.version if resource is not None else REMOVED
+            version = _version(resource)
             entry = self._quarantine.refuse(subscription.key(name), version, reason, now_ns)
             facts.append(Refused(subscription.key(name), version, entry.reason))
         return facts
 
-    def _count_references(self, held: Held, step: int) -> None:
+    def _count_references(self, subscription: Subscription, held: Held, step: int) -> None:
+        if held.references is None:
+            self._inscrutable[subscription.type_url] += step
+            return
         for key in held.references:
             self._referrers[key] += step
             if not self._referrers[key]:
@@ -266,7 +340,7 @@ class DeltaStream:
             if added or (subscription.greeting_due and not gone[type_url]):
                 responses.append(self._send(subscription, {resource.name: resource for resource in added}))
         if any(gone.values()):
-            responses += self._remove(gone)
+            responses += self._remove(gone, now_ns)
         return Output(tuple(responses), tuple(facts))
 
     def _settle(self, subscription: Subscription) -> list[Fact]:
@@ -279,13 +353,15 @@ class DeltaStream:
             key = subscription.key(name)
             held = subscription.held.get(name)
             target = self._snapshot.get(key)
-            if (held.version if held is not None else REMOVED) == (target.version if target is not None else REMOVED):
+            if _version(held) == _version(target):
                 subscription.dirty.discard(name)
+                if held is not None and target is not None and held.references is None:
+                    self._learn(subscription, name, target.references)
                 if self._quarantine.release(key):
                     facts.append(Pardoned(key))
         return facts
 
-    def _remove(self, gone: Mapping[TypeUrl, list[str]]) -> list[Response]:
+    def _remove(self, gone: Mapping[TypeUrl, list[str]], now_ns: int) -> list[Response]:
         """Removals of what nothing refers to any more, neither in what the client holds nor in what is on its way to it."""
         arriving = frozenset[ResourceKey]().union(
             *(
@@ -301,11 +377,32 @@ class DeltaStream:
             subscription = self._subscriptions[type_url]
             if subscription.in_flight is not None:
                 continue
+            if not self._knows_referrers_of(type_url, now_ns):
+                # What the client surely does not hold can be said to be gone at any time.
+                names = [name for name in names if name not in subscription.held and name not in subscription.uncertain]
             keys = (subscription.key(name) for name in names)
             free = [key.name for key in keys if not self._referrers[key] and key not in arriving]
             if free:
                 responses.append(self._send(subscription, dict.fromkeys(free)))
         return responses
+
+    def _knows_referrers_of(self, type_url: TypeUrl, now_ns: int) -> bool:
+        """Whether it is known what the client's resources of other types refer to, in so far as they could refer to this type.
+
+        Just after it has reconnected, it may not have come to say what it holds of those; and of a version that this server has
+        not seen, nobody knows. Such a version is on its way out anyhow, or else it is the last good one of something refused.
+        """
+        assert self._started_at_ns is not None
+        settled_at_ns = self._started_at_ns + INTRODUCTION_NS
+        for referrer in TypeUrl:
+            if type_url not in MAY_REFER_TO[referrer]:
+                continue
+            if self._inscrutable[referrer]:
+                return False
+            if not self._subscriptions[referrer].started and now_ns < settled_at_ns:
+                self._wake_at(settled_at_ns)
+                return False
+        return True
 
     def _due(self, subscription: Subscription, now_ns: int) -> tuple[list[Resource], list[str]]:
         """Which resources to add in the next response of this type, and which names to remove after that."""
@@ -317,7 +414,7 @@ class DeltaStream:
         for name in sorted(subscription.dirty):
             key = subscription.key(name)
             target = self._snapshot.get(key)
-            refusal = self._quarantine.find(key, target.version if target is not None else REMOVED)
+            refusal = self._quarantine.find(key, _version(target))
             if refusal is not None and now_ns < refusal.retry_at_ns:
                 self._wake_at(refusal.retry_at_ns)
             elif target is None:
@@ -352,9 +449,11 @@ class DeltaStream:
     def _is_yet_to_come(self, key: ResourceKey) -> bool:
         assert self._snapshot is not None
         subscription = self._subscriptions[key.type_url]
-        if not subscription.wants(key.name) or key.name in subscription.held:
+        if not subscription.wants(key.name):
             return False
         if subscription.in_flight is not None and key.name in subscription.in_flight.sent:
+            return subscription.in_flight.sent[key.name] is None
+        if key.name in subscription.held:
             return False
         # What the client refuses can't be waited for: without it the referrer fails closed, and says so itself.
         return self._quarantine.find(key, self._snapshot[key].version) is None
@@ -375,3 +474,7 @@ class DeltaStream:
             resources=tuple(resource for resource in sent.values() if resource is not None),
             removed=tuple(name for name, resource in sent.items() if resource is None),
         )
+
+
+def _version(thing: Resource | Held | None) -> str:
+    return thing.version if thing is not None else REMOVED

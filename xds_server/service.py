@@ -27,8 +27,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from xds_server.access_log import RecordQueue, decode_records
 from xds_server.acks import AckBoard, AckReport, Nack, StreamId
 from xds_server.counters import Counters, TypeCounters
-from xds_server.delta import REMOVED, Answered, DeltaStream, Output, Refused, Response
-from xds_server.quarantine import Quarantined
+from xds_server.delta import REMOVED, Answered, DeltaStream, Legacy, Output, Refused, Response
 from xds_server.snapshot import ResourceKey, Snapshot, TypeUrl, XdsError
 from xds_server.subscription import ProtocolViolation
 from xds_server.wire import decode_request, encode_response
@@ -49,7 +48,7 @@ SOCKET_MODE = 0o600
 """Who can write here decides the node's policy: only our own user."""
 
 NODES_REMEMBERED_MAX = 16
-"""Node ids whose refusals are kept for their next stream."""
+"""Node ids whose state is kept for their next stream."""
 
 STOP_GRACE_S = 0.2
 
@@ -71,9 +70,9 @@ class Connection:
 class _Session:
     """One discovery stream: the machine, and the responses that it has decided on and that are not written yet."""
 
-    def __init__(self, connection: Connection, inherited: Mapping[ResourceKey, Quarantined]) -> None:
+    def __init__(self, connection: Connection, legacy: Legacy) -> None:
         self.connection = connection
-        self.machine = DeltaStream(inherited)
+        self.machine = DeltaStream(legacy)
         # At most one unanswered response per type, so this is bounded by the number of types.
         self.outbox: deque[Response] = deque()
         self.wake = asyncio.Event()
@@ -90,7 +89,7 @@ class XdsServer:
         self._socket_path: Path | None = None
         self._snapshot: Snapshot | None = None
         self._sessions: dict[StreamId, _Session] = {}
-        self._refusals_by_node: dict[str, dict[ResourceKey, Quarantined]] = {}
+        self._legacy_by_node: dict[str, Legacy] = {}
         self._board = AckBoard()
         self._counters = Counters()
 
@@ -147,8 +146,8 @@ class XdsServer:
         return await self._board.wait_for(resources, timeout_s, superseded)
 
     def nacks(self) -> dict[ResourceKey, Nack]:
-        """The refusals that stand, with Envoy's reasons."""
-        return self._board.nacks()
+        """The published versions that an Envoy has refused and not accepted since, with its reasons."""
+        return {key: nack for key, nack in self._board.nacks().items() if nack.version == self._version(key) != REMOVED}
 
     @property
     def connected(self) -> bool:
@@ -265,11 +264,11 @@ class XdsServer:
     def _enter(self, node_id: str) -> _Session:
         stream = StreamId(self._counters.streams_opened + 1)
         self._counters = replace(self._counters, streams_opened=stream)
-        inherited = self._refusals(node_id)
-        session = _Session(Connection(node_id, stream), inherited)
+        legacy = self._legacy(node_id)
+        session = _Session(Connection(node_id, stream), legacy)
         self._sessions[stream] = session
         self._board.open(stream)
-        self._board.apply(stream, [Refused(key, entry.version, entry.reason) for key, entry in inherited.items()])
+        self._board.apply(stream, [Refused(key, entry.version, entry.reason) for key, entry in legacy.quarantined.items()])
         if self._snapshot is not None:
             self._take(session, session.machine.publish(self._snapshot, self._clock_ns()))
         _log.info("envoy_connected", node=node_id, stream=stream)
@@ -279,18 +278,18 @@ class XdsServer:
         connection = session.connection
         del self._sessions[connection.stream]
         self._board.close(connection.stream)
-        self._refusals_by_node.pop(connection.node_id, None)
-        self._refusals_by_node[connection.node_id] = session.machine.quarantined()
-        while len(self._refusals_by_node) > NODES_REMEMBERED_MAX:
-            del self._refusals_by_node[next(iter(self._refusals_by_node))]
+        self._legacy_by_node.pop(connection.node_id, None)
+        self._legacy_by_node[connection.node_id] = session.machine.legacy()
+        while len(self._legacy_by_node) > NODES_REMEMBERED_MAX:
+            del self._legacy_by_node[next(iter(self._legacy_by_node))]
         _log.info("envoy_disconnected", node=connection.node_id, stream=connection.stream)
 
-    def _refusals(self, node_id: str) -> Mapping[ResourceKey, Quarantined]:
-        """What this node refuses: by its newest stream, or by its last one."""
+    def _legacy(self, node_id: str) -> Legacy:
+        """What this node refuses and may run: by its newest stream, or by its last one."""
         for session in reversed(self._sessions.values()):
             if session.connection.node_id == node_id:
-                return session.machine.quarantined()
-        return self._refusals_by_node.get(node_id, {})
+                return session.machine.legacy()
+        return self._legacy_by_node.get(node_id, Legacy())
 
     def _count(self, type_url: TypeUrl, more: TypeCounters) -> None:
         self._counters = self._counters.plus(type_url, more)

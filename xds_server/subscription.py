@@ -25,10 +25,11 @@ class ProtocolViolation(XdsError):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A version that the client has, as it said itself; ``references`` are unknown (empty) for one of an earlier server."""
+    """A version that the client has, as it said itself. ``references`` None: it is not known to what it refers, since the client
+    brought it along from another stream and it is not a current version."""
 
     version: str
-    references: frozenset[ResourceKey] = frozenset()
+    references: frozenset[ResourceKey] | None = None
 
 
 @dataclass(slots=True)
@@ -48,6 +49,8 @@ class Subscription:
 
     def __init__(self, type_url: TypeUrl) -> None:
         self.type_url = type_url
+        # Names that were in a refused response and have not been accepted since: the client may have applied them all the same.
+        self.uncertain: set[str] = set()
         self.started = False
         self.wildcard = False
         self.names: set[str] = set()
@@ -103,15 +106,24 @@ class Subscription:
                     self._ask(name, owed=True)
                 else:
                     self.forget(name)
-        if first and not self.wildcard:
-            for name in [name for name in self.held if name not in self.names]:
+        if first:
+            for name in [name for name in (self.held.keys() | self.uncertain) if not self.wants(name)]:
                 self.forget(name)
+            # Of these the client's own word is not enough, and it may run some that it does not declare.
+            for name in self.uncertain:
+                self._ask(name, owed=True)
+
+    def doubt(self, names: Iterable[str]) -> None:
+        """Before the first request: what an earlier stream left open, so that what the client says of these is not enough."""
+        assert not self.started
+        self.uncertain.update(names)
 
     def forget(self, name: str) -> None:
         """The client has lost interest in the name."""
         self.held.pop(name, None)
         self.dirty.discard(name)
         self.owed.discard(name)
+        self.uncertain.discard(name)
         if self.in_flight is not None:
             self.in_flight.void.add(name)
 
@@ -127,6 +139,7 @@ class Subscription:
         for name, resource in response.sent.items():
             if not self.wants(name):
                 continue
+            self.uncertain.discard(name)
             if name not in response.void:
                 self.owed.discard(name)
             if resource is None:
@@ -143,6 +156,7 @@ class Subscription:
         names = [name for name in response.sent if self.wants(name)]
         self.dirty.update(names)
         self.owed.update(names)
+        self.uncertain.update(names)
         return names
 
     def _ask(self, name: str, *, owed: bool) -> None:
