@@ -1,36 +1,25 @@
-"""Explanations for people and for flow records: questions about traffic, put to the evaluator.
+"""Questions about traffic, put to the evaluator.
 
-Owns: how a person writes a question (ends, ports, requests), its JSON form, and the nearest miss of a recorded denial. Must
-not know how anything is decided: l7filters.explain does.
-
-A recorded request is known by less than what was judged: its headers are not recorded, its query string may be redacted.
-``MissFinder`` speaks accordingly: it never says that a header was absent, and repeats nothing that is redacted.
+Owns: how a person writes a question (ends, ports, requests), and which secrets a world's policies ask for. Must not know how
+anything is decided: l7filters.explain does.
 """
 
 from __future__ import annotations
 
 import re
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from l7filters.decision import Flow as JudgedFlow
 from l7filters.envoy.secrets import SecretValue
-from l7filters.explain import Explanation, NearMiss, explain
+from l7filters.explain import Explanation, explain
 from l7filters.http import HttpRequest
 from l7filters.model import PORT_PROTOCOLS, HttpRule, Policy, Protocol, SecretRef
 from l7filters.parties import UnknownPartyError
 from l7filters.predicates import SecretTexts
 from l7filters.world import Address, World
-from tidegate.flow import REDACTED, Redaction
 
-MISSES_CACHED_MAX = 1024
-"""Nearest misses that are remembered; clients repeat themselves."""
-MISSES_PER_SECOND_MAX = 50
-"""Explanations per second for flow records. One costs up to some milliseconds with thousands of rules; a flood of denials
-then has records without a nearest miss, and an agent that still answers."""
 DEFAULT_NAMESPACE = "default"
 PORT_MAX = 65535
 PROTOCOLS = {protocol.name.lower(): protocol for protocol in Protocol if protocol is not Protocol.ANY}
@@ -173,69 +162,3 @@ def _header_secrets(policies: Iterable[Policy]) -> Iterable[SecretRef]:
                     for header in one.headers if isinstance(one, HttpRule) else ():
                         if header.secret is not None:
                             yield header.secret
-
-
-class MissFinder:
-    """Finds the nearest miss of denials in one world, for flow records. Remembers, and never takes more than its share."""
-
-    def __init__(
-        self, world: World, secrets: SecretTexts, redaction: Redaction, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._world = world
-        self._secrets = secrets
-        self._redaction = redaction
-        self._clock = clock
-        self._known: OrderedDict[JudgedFlow, str] = OrderedDict()
-        self._tokens = float(MISSES_PER_SECOND_MAX)
-        self._refilled_s = clock()
-
-    def __call__(self, flow: JudgedFlow) -> str:
-        """Return what came nearest to allowing ``flow``, in words; empty where nothing did, or there was no time to look."""
-        known = self._known.get(flow)
-        if known is not None:
-            self._known.move_to_end(flow)
-            return known
-        if not self._may_look():
-            return ""
-        try:
-            misses = explain(self._world, flow, self._secrets).nearest_misses
-        except UnknownPartyError:
-            return ""
-        text = miss_words(misses, self._redaction, headers_known=flow.http is None)
-        self._known[flow] = text
-        if len(self._known) > MISSES_CACHED_MAX:
-            self._known.popitem(last=False)
-        return text
-
-    def _may_look(self) -> bool:
-        now_s = self._clock()
-        earned = (now_s - self._refilled_s) * MISSES_PER_SECOND_MAX
-        self._tokens = min(float(MISSES_PER_SECOND_MAX), self._tokens + earned)
-        self._refilled_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
-_HEADER = re.compile(r"(header \S+) .*?, (must .*)", re.DOTALL)
-_QUERY = re.compile(r"(query parameter \S+ is) .*(, must)", re.DOTALL)
-_PATH = re.compile(r"(path is [^?]*)\?.*(, must)", re.DOTALL)
-
-
-def miss_words(misses: Iterable[NearMiss], redaction: Redaction, *, headers_known: bool) -> str:
-    """Return the nearest of ``misses`` as a flow record may tell it; empty if there is none.
-
-    With ``headers_known`` False what was said of headers is a guess: rules that fail for something known come first in what
-    they say, and of the header it says only what the rule asks for.
-    """
-    nearest: tuple[tuple[int, int], str] | None = None
-    for miss in misses:
-        sure = [text for text in miss.failures if headers_known or not text.startswith("header ")]
-        failures = sure or [_HEADER.sub(r"\1 \2", text) for text in miss.failures]
-        if redaction.query:
-            failures = [_PATH.sub(rf"\1?{REDACTED}\2", _QUERY.sub(rf"\1 {REDACTED}\2", text)) for text in failures]
-        rank = (-miss.nearness, len(sure))
-        if nearest is None or rank < nearest[0]:
-            nearest = (rank, f"{miss.origin} would allow it, but {' and '.join(failures)}")
-    return nearest[1] if nearest is not None else ""

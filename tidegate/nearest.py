@@ -1,0 +1,98 @@
+"""The nearest miss of a recorded denial: which rule came nearest to allowing it, and why it didn't, for flow records.
+
+Owns: asking the evaluator within a budget, and saying no more than the record may say. A recorded request is known by less
+than what was judged: its headers are not recorded, its query string may be redacted. So it is never said that a header was
+absent, and nothing that is redacted is repeated. Must not know how anything is decided: l7filters.explain does.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from l7filters.decision import Flow as JudgedFlow
+from l7filters.explain import NearMiss, explain
+from l7filters.parties import UnknownPartyError
+from l7filters.predicates import NO_SECRETS, SecretTexts
+from l7filters.world import World
+from tidegate.attribution import NearestMiss, no_nearest_miss
+from tidegate.flow import REDACTED, Redaction
+
+MISSES_CACHED_MAX = 1024
+"""Nearest misses that are remembered; clients repeat themselves."""
+MISSES_PER_SECOND_MAX = 50
+"""Explanations per second. One costs up to some milliseconds with thousands of rules; a flood of denials then has records
+without a nearest miss, and an agent that still answers."""
+
+
+def nearest_miss_of(world: World | None, secrets: SecretTexts = NO_SECRETS, redaction: Redaction | None = None) -> NearestMiss:
+    """Return what finds the nearest misses in ``world``; None: there is no world yet, and nothing is found."""
+    return no_nearest_miss if world is None else MissFinder(world, secrets, redaction or Redaction())
+
+
+class MissFinder:
+    """Finds the nearest miss of denials in one world, for flow records. Remembers, and never takes more than its share."""
+
+    def __init__(
+        self, world: World, secrets: SecretTexts, redaction: Redaction, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._world = world
+        self._secrets = secrets
+        self._redaction = redaction
+        self._clock = clock
+        self._known: OrderedDict[JudgedFlow, str] = OrderedDict()
+        self._tokens = float(MISSES_PER_SECOND_MAX)
+        self._refilled_s = clock()
+
+    def __call__(self, flow: JudgedFlow) -> str:
+        """Return what came nearest to allowing ``flow``, in words; empty where nothing did, or there was no time to look."""
+        known = self._known.get(flow)
+        if known is not None:
+            self._known.move_to_end(flow)
+            return known
+        if not self._may_look():
+            return ""
+        try:
+            misses = explain(self._world, flow, self._secrets).nearest_misses
+        except UnknownPartyError:
+            return ""
+        text = miss_words(misses, self._redaction, headers_known=flow.http is None)
+        self._known[flow] = text
+        if len(self._known) > MISSES_CACHED_MAX:
+            self._known.popitem(last=False)
+        return text
+
+    def _may_look(self) -> bool:
+        now_s = self._clock()
+        earned = (now_s - self._refilled_s) * MISSES_PER_SECOND_MAX
+        self._tokens = min(float(MISSES_PER_SECOND_MAX), self._tokens + earned)
+        self._refilled_s = now_s
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+_HEADER = re.compile(r"(header \S+) .*?, (must .*)", re.DOTALL)
+_QUERY = re.compile(r"(query parameter \S+ is) .*(, must)", re.DOTALL)
+_PATH = re.compile(r"(path is [^?]*)\?.*(, must)", re.DOTALL)
+
+
+def miss_words(misses: Iterable[NearMiss], redaction: Redaction, *, headers_known: bool) -> str:
+    """Return the nearest of ``misses`` as a flow record may tell it; empty if there is none.
+
+    With ``headers_known`` False what was said of headers is a guess: rules that fail for something known come first in what
+    they say, and of the header it says only what the rule asks for.
+    """
+    nearest: tuple[tuple[int, int], str] | None = None
+    for miss in misses:
+        sure = [text for text in miss.failures if headers_known or not text.startswith("header ")]
+        failures = sure or [_HEADER.sub(r"\1 \2", text) for text in miss.failures]
+        if redaction.query:
+            failures = [_PATH.sub(rf"\1?{REDACTED}\2", _QUERY.sub(rf"\1 {REDACTED}\2", text)) for text in failures]
+        rank = (-miss.nearness, len(sure))
+        if nearest is None or rank < nearest[0]:
+            nearest = (rank, f"{miss.origin} would allow it, but {' and '.join(failures)}")
+    return nearest[1] if nearest is not None else ""
