@@ -28,13 +28,15 @@ from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
+from l7filters.documents.regex import RE2_PROGRAM_SIZE_MAX
 from l7filters.envoy.names import QUERY_STATE_PREFIX
 from l7filters.envoy.resource import RuleProblem
 from l7filters.envoy.secrets import Secrets
 from l7filters.model import HeaderMatch, HttpRule, MatchKind, QueryMatch, StringMatch
 
-REGEX_PROGRAM_SIZE_MAX = 1000
-"""Instructions of one compiled RE2 program. The bootstrap gives Envoy the same bound, so nothing that passes here is refused."""
+REGEX_PROGRAM_SIZE_MAX = 2 * RE2_PROGRAM_SIZE_MAX
+"""Instructions of one compiled RE2 program: what a policy may write, and as much again for what is put around it here. The
+bootstrap gives Envoy the same bound, so nothing that passes here is refused there."""
 
 QUERY_NAME = re.compile(r"[A-Za-z0-9._~\-\[\]$!*'+/@;]{1,128}")
 """Parameter names that can stand in Envoy's ``%QUERY_PARAM(name)%``."""

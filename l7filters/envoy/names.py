@@ -27,8 +27,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from l7filters.envoy.settings import SLOT_ID_MAX
 from l7filters.model import Direction, MismatchAction, SecretRef
+from l7filters.slots import SLOT_MAX
 
 XDS_CLUSTER = "xds"
 """The agent, over its Unix socket: configuration and access log."""
@@ -76,7 +76,7 @@ DIRECTIONS = (Direction.EGRESS, Direction.INGRESS)
 
 def slot_name(slot_id: int) -> str:
     """Return the name of a slot's listener, route configuration and access log."""
-    assert 1 <= slot_id <= SLOT_ID_MAX, f"slot id {slot_id} is out of range"
+    assert 1 <= slot_id <= SLOT_MAX, f"slot id {slot_id} is out of range"
     return f"{_SLOT_PREFIX}{slot_id}"
 
 
@@ -86,7 +86,7 @@ def slot_id_of(name: str) -> int | None:
     if digits == name or not digits.isascii() or not digits.isdigit():
         return None
     slot_id = int(digits)
-    return slot_id if 1 <= slot_id <= SLOT_ID_MAX and slot_name(slot_id) == name else None
+    return slot_id if 1 <= slot_id <= SLOT_MAX and slot_name(slot_id) == name else None
 
 
 def originating_cluster(slot_id: int) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from l7filters.slots import SLOT_MAX
+
 PROXY_PORT_MIN = 19000
 PORT_MAX = 65535
-SLOT_ID_MAX = 2047
 
 
 class EscapedSlashes(StrEnum):
@@ -80,7 +81,7 @@ class EnvoySettings:
     access_log_buffer_bytes: int = 16 * 1024
 
     def __post_init__(self) -> None:
-        assert 0 < self.proxy_port_min <= PORT_MAX - SLOT_ID_MAX, "slot ports must be ports"
+        assert 0 < self.proxy_port_min <= PORT_MAX - SLOT_MAX, "slot ports must be ports"
         assert 0.0 <= self.allowed_sample <= 1.0
         assert self.h2_stream_window_bytes >= 65535, "HTTP/2 flow control starts at 64 KiB"
         assert self.h2_connection_window_bytes >= 65535

@@ -20,10 +20,11 @@ from l7filters.envoy.network import server_name_rules
 from l7filters.envoy.resource import EnvoyResource, ResourceName, RuleProblem, SlotError, Translation, TypeUrl
 from l7filters.envoy.route import directions, route_configuration
 from l7filters.envoy.secrets import Secrets
-from l7filters.envoy.settings import SLOT_ID_MAX, EnvoySettings
+from l7filters.envoy.settings import EnvoySettings
 from l7filters.envoy.tls import TlsMaterial, originating, terminating
 from l7filters.ir import Slot, SlotKey
 from l7filters.model import L7Protocol
+from l7filters.slots import SLOT_MAX
 
 NO_SECRETS: Secrets = {}
 _SHARED_CLUSTER = ResourceName(TypeUrl.CLUSTER, names.ORIGINAL_DST_CLUSTER)
@@ -40,8 +41,8 @@ def shared_resources(settings: EnvoySettings, allowed_sample: float | None = Non
 
 def translate_slot(slot: Slot, slot_id: int, settings: EnvoySettings, secrets: Secrets = NO_SECRETS) -> Translation:
     """Return the resources of one slot. They refer to each other and to ``shared_resources``."""
-    if not 1 <= slot_id <= SLOT_ID_MAX:
-        return _refused(slot, f"slot id {slot_id} is out of range", f"at most {SLOT_ID_MAX} slots fit")
+    if not 1 <= slot_id <= SLOT_MAX:
+        return _refused(slot, f"slot id {slot_id} is out of range", f"at most {SLOT_MAX} slots fit")
     faults = Faults()
     try:
         match slot.key.protocol:
@@ -65,7 +66,7 @@ def translate(
     for slot in slots:
         slot_id = slot_ids.get(slot.key)
         if slot_id is None:
-            part = _refused(slot, "there is no slot id left", f"at most {SLOT_ID_MAX} slots fit")
+            part = _refused(slot, "there is no slot id left", f"at most {SLOT_MAX} slots fit")
         else:
             part = translate_slot(slot, slot_id, settings, secrets)
         found.update((resource.key, resource) for resource in part.resources)
