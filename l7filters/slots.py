@@ -3,11 +3,11 @@
 Owns: the table of ids, its limit, and what an assignment means for connections that are already in a slot. A slot's id is its
 Envoy listener and proxy port, so:
 
-1. A key that was known keeps its id.
+1. A key that was known keeps its id, unless its TLS contexts changed: a listener's chain can't change in place.
 2. A new key inherits the id of a slot whose key is gone when *every* member of that slot now points to the new key: its content
    then changes in place and live connections stay. Members are the places (subject, peer, direction, protocol, port prefix)
    whose verdict was that slot; members whose subject or peer is gone don't count. A pair slot inherits when both its ends did
-   (or stayed).
+   (or stayed). Protocol and TLS contexts must be the same, for the reason given in 1.
 3. Any other new key gets an id that is neither in use nor resting. Ids are handed out in turn, not lowest first, so that an id
    rests long before it comes back.
 4. The ids of keys that are gone *rest*: their listener may still drain connections. The caller ``release``s them once it is gone.
@@ -21,10 +21,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from l7filters.identity import FIRST_DYNAMIC, IdentityNumber
-from l7filters.ir import CompiledPolicy, EntryKey, EntryVerdict, PolicyProblem, Redirect, SlotKey, SlotPair
+from l7filters.identity import FIRST_DYNAMIC, IdentityNumber, Network
+from l7filters.ir import CompiledPolicy, EntryKey, EntryVerdict, PolicyProblem, Redirect, Slot, SlotKey, SlotPair
 from l7filters.lookup import EntryTable, index_entries, key_prefix
 from l7filters.model import Direction, PolicyKey
+from l7filters.population import network_order
 
 SLOT_MAX = 2047
 """Ids are 1..SLOT_MAX. ABI: TG_SLOT_MAX in bpf_redirect/include/abi.h; 0 means no slot."""
@@ -74,10 +75,16 @@ class MovedMember:
 
 @dataclass(frozen=True, slots=True)
 class SlotAssignment:
-    """A new table and what it means. ``changed`` maps the ids that were inherited to their new key."""
+    """A new table and what it means. ``changed`` maps the ids that were inherited to their new key.
+
+    ``readdressed``: prefixes that mean another identity than before (a relabelled pod, a prefix that policies began or ceased to
+    mention). Nothing need have moved for their connections to be in the wrong slot. A pod that came or went is not among them:
+    it has no connections to judge again.
+    """
 
     table: SlotTable
     moved: tuple[MovedMember, ...] = ()
+    readdressed: tuple[Network, ...] = ()
     changed: Mapping[int, SlotKey] = field(default_factory=dict)
     refused: tuple[SlotKey, ...] = ()
 
@@ -96,7 +103,9 @@ class SlotAssignment:
 def assign(previous: SlotTable, previous_compiled: CompiledPolicy | None, compiled: CompiledPolicy) -> SlotAssignment:
     """Number the slots of ``compiled``. Without ``previous_compiled`` (a restart) known keys keep their ids and nothing moves."""
     wanted = [slot.key for slot in compiled.slots]
-    ids = {key: previous.ids[key] for key in wanted if key in previous.ids}
+    old_slots = {slot.key: slot for slot in previous_compiled.slots} if previous_compiled is not None else {}
+    new_slots = {slot.key: slot for slot in compiled.slots}
+    ids = {key: previous.ids[key] for key in wanted if key in previous.ids and _same_chain(old_slots.get(key), new_slots[key])}
     changed: dict[int, SlotKey] = {}
     changes: list[_Change] = []
     if previous_compiled is not None:
@@ -104,7 +113,7 @@ def assign(previous: SlotTable, previous_compiled: CompiledPolicy | None, compil
         heirs = _heirs(changes, previous_compiled, compiled, previous.ids)
         for old in sorted(heirs, key=lambda key: previous.ids[key]):
             new = heirs[old]
-            if new not in ids:
+            if new not in ids and _same_chain(old_slots.get(old), new_slots[new]):
                 ids[new] = previous.ids[old]
                 changed[ids[new]] = new
     used = frozenset(ids.values())
@@ -124,10 +133,34 @@ def assign(previous: SlotTable, previous_compiled: CompiledPolicy | None, compil
         taken.add(next_id)
         next_id = next_id % SLOT_MAX + 1
     table = SlotTable({key: ids[key] for key in wanted if key in ids}, resting, next_id)
-    moved: tuple[MovedMember, ...] = ()
-    if previous_compiled is not None:
-        moved = _moved(changes, previous.ids, table.ids, previous_compiled.pairs, compiled.pairs)
-    return SlotAssignment(table, moved, changed, tuple(refused))
+    if previous_compiled is None:
+        return SlotAssignment(table, refused=tuple(refused))
+    moved = _moved(changes, previous.ids, table.ids, previous_compiled.pairs, compiled.pairs)
+    return SlotAssignment(table, moved, _readdressed(previous_compiled, compiled), changed, tuple(refused))
+
+
+def _same_chain(old: Slot | None, new: Slot) -> bool:
+    """Tell whether ``new`` can be served where ``old`` was by changing rules alone; an unknown ``old`` is taken to be alike."""
+    return old is None or (old.key.protocol, old.terminating_tls, old.originating_tls) == (
+        new.key.protocol,
+        new.terminating_tls,
+        new.originating_tls,
+    )
+
+
+def _readdressed(previous: CompiledPolicy, compiled: CompiledPolicy) -> tuple[Network, ...]:
+    before = {entry.prefix: entry.identity for entry in previous.ipcache}
+    after = {entry.prefix: entry.identity for entry in compiled.ipcache}
+    ranges = {
+        number
+        for table in (previous.identities, compiled.identities)
+        for label_set, number in table.numbers.items()
+        if label_set.cidrs
+    }
+    found = [prefix for prefix in before.keys() & after.keys() if before[prefix] != after[prefix]]
+    for some, others in ((before, after), (after, before)):
+        found.extend(p for p, number in some.items() if p not in others and (number in ranges or number < FIRST_DYNAMIC))
+    return tuple(sorted(found, key=network_order))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +207,14 @@ def _heirs(
     heirs: dict[SlotKey, SlotKey] = {}
     for old, new in targets.items():
         heir = next(iter(new))
-        if old in ids and old not in present and len(new) == 1 and heir is not None and heir not in ids:
+        if old in ids and old not in present and len(new) == 1 and heir is not None:
             heirs[old] = heir
     ends = {**heirs, **{key: key for key in present}}
     pairs = {(pair.egress, pair.ingress): pair.pair for pair in compiled.pairs}
     for pair in previous.pairs:
         if pair.egress in ends and pair.ingress in ends and pair.pair in ids and pair.pair not in present:
             successor = pairs.get((ends[pair.egress], ends[pair.ingress]))
-            if successor is not None and successor not in ids:
+            if successor is not None:
                 heirs[pair.pair] = successor
     return heirs
 

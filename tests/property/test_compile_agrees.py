@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
+from random import Random
+from typing import TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from l7filters.compile import Memo, compile, recompile
-from l7filters.identity import IdentityTable, Network
-from l7filters.ir import CompiledPolicy, Redirect
+from l7filters.identity import IdentityTable
+from l7filters.ir import CompiledPolicy, Redirect, SlotKey
 from l7filters.lookup import EntryTable
 from l7filters.model import (
     CidrPeer,
@@ -33,92 +34,8 @@ from l7filters.model import (
 )
 from l7filters.slots import SLOT_MAX, SlotTable, assign
 from l7filters.world import Address, Endpoint, Enforcement, World
-from tests.support.worlds import NODE, Item, To, View, endpoint, http, kind, policy, selector, world
-
-LABELS = [f"a={a},b={b}" for a in "xy" for b in "xy"]
-SELECTORS = ["", "a=x", "b=y", "a=x,b=y", "a=y,b=x", "!c", "c"]
-NETWORKS = [ip_network(text) for text in ("0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "::/0", "2001:db8::/32")]
-OUTSIDE = [ip_address(text) for text in ("8.8.8.8", "10.9.9.9", "10.1.9.9", "10.1.2.9", "2001:db8::9", "2002::9", "192.168.0.1")]
-PORTS = ["0", "80", "81", "80-95", "64-127", "79-82", "0/any", "80/any", "53/udp", "8/icmp", "0/icmp", "web"]
-FLOWS = [
-    (Protocol.TCP, 80),
-    (Protocol.TCP, 81),
-    (Protocol.TCP, 82),
-    (Protocol.TCP, 100),
-    (Protocol.TCP, 8080),
-    (Protocol.UDP, 53),
-    (Protocol.UDP, 80),
-    (Protocol.ICMP, 8),
-    (Protocol.ICMP, 0),
-    (Protocol.GRE, 0),
-]
-
-
-def _cidr_peer(network: Network, holes: list[Network]) -> CidrPeer:
-    """Return a peer with those ``holes`` that lie within it."""
-    return CidrPeer(network, tuple(hole for hole in holes if hole != network and _within(hole, network)))
-
-
-@st.composite
-def peers(draw: st.DrawFn) -> tuple[Peer, ...] | None:
-    """Draw the peers of a rule."""
-    kinds = st.one_of(
-        st.sampled_from(SELECTORS).map(lambda text: EndpointPeer(selector(text))),
-        st.sampled_from([Entity.WORLD, Entity.HOST, Entity.CLUSTER, Entity.ALL, Entity.WORLD_IPV6, Entity.NONE]).map(EntityPeer),
-        st.builds(_cidr_peer, st.sampled_from(NETWORKS), st.lists(st.sampled_from(NETWORKS), max_size=2, unique=True)),
-    )
-    chosen = draw(st.none() | st.lists(kinds, max_size=2))
-    return None if chosen is None else tuple(chosen)
-
-
-def _within(inner: Network, outer: Network) -> bool:
-    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
-
-
-@st.composite
-def items(draw: st.DrawFn) -> Item:
-    """Draw a rule."""
-    denies = draw(st.integers(0, 3)) == 0
-    tos = draw(st.lists(st.sampled_from(PORTS), max_size=2))
-    if denies:
-        return Item(draw(peers()), tuple(To(one) for one in tos), deny=True)
-    l7 = (None, (http("GET", "/a"),), (http("GET", "/b"), http("POST", "/c")))
-    return Item(draw(peers()), tuple(To(one, http=draw(st.sampled_from(l7))) for one in tos))
-
-
-@st.composite
-def policies(draw: st.DrawFn, *, audit: bool = True) -> list[Policy]:
-    """Draw a few policies."""
-    rules = st.none() | st.lists(items(), max_size=3)
-    return [
-        policy(
-            f"p{number}",
-            draw(st.sampled_from(SELECTORS)),
-            ingress=draw(rules),
-            egress=draw(rules),
-            default_deny=draw(st.integers(0, 3)) > 0,
-            audit=audit and draw(st.integers(0, 3)) == 0,
-        )
-        for number in range(draw(st.integers(1, 4)))
-    ]
-
-
-@st.composite
-def worlds(draw: st.DrawFn, *, audit: bool = True) -> World:
-    """Draw a small world."""
-    pods = [
-        endpoint(
-            f"pod-{index}",
-            draw(st.sampled_from(LABELS)),
-            ip=f"10.1.2.{index + 1}",
-            remote=index > 0 and draw(st.booleans()),
-        )
-        for index in range(draw(st.integers(1, 4)))
-    ]
-    return world(
-        *draw(policies(audit=audit)), endpoints=pods, enforcement=draw(st.sampled_from([Enforcement.DEFAULT, *Enforcement]))
-    )
-
+from tests.support.random_worlds import FLOWS, OUTSIDE, worlds
+from tests.support.worlds import NODE, View, kind
 
 # ---- the judge ----------------------------------------------------------------------------------------------------
 
@@ -241,17 +158,20 @@ def test_entries_agree_with_rules_judged_from_scratch(seen: World) -> None:
             assert bool(told.allow_all) == shadow.allows_all, where
 
 
+T = TypeVar("T")
+
+
 @given(worlds(), st.randoms(use_true_random=False))
-def test_order_of_policies_endpoints_and_rules_is_of_no_consequence(seen: World, random: object) -> None:
-    def shuffled(some: tuple[object, ...]) -> tuple[object, ...]:
+def test_order_of_policies_endpoints_and_rules_is_of_no_consequence(seen: World, random: Random) -> None:
+    def shuffled(some: tuple[T, ...]) -> tuple[T, ...]:
         mixed = list(some)
-        random.shuffle(mixed)  # type: ignore[attr-defined]
+        random.shuffle(mixed)
         return tuple(mixed)
 
     mixed = replace(
         seen,
-        endpoints=shuffled(seen.endpoints),  # type: ignore[arg-type]
-        policies=tuple(replace(one, rules=shuffled(one.rules)) for one in shuffled(seen.policies)),  # type: ignore[type-var,arg-type]
+        endpoints=shuffled(seen.endpoints),
+        policies=tuple(replace(one, rules=shuffled(one.rules)) for one in shuffled(seen.policies)),
     )
     assert compile(mixed, IdentityTable()) == compile(seen, IdentityTable())
 
@@ -297,7 +217,7 @@ def test_flow_between_local_ends_that_both_redirect_has_a_pair(seen: World) -> N
 # ---- slots --------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(worlds(audit=False), min_size=2, max_size=5))
+@given(st.lists(worlds(plain=False, audit=False), min_size=2, max_size=5))
 def test_slot_assignments_keep_their_promises(history: list[World]) -> None:
     table, identities, memo = SlotTable(), IdentityTable(), Memo()
     previous: CompiledPolicy | None = None
@@ -308,15 +228,28 @@ def test_slot_assignments_keep_their_promises(history: list[World]) -> None:
         assert set(after.ids) == {slot.key for slot in compiled.slots}
         assert len(set(after.ids.values())) == len(after.ids)
         assert all(1 <= number <= SLOT_MAX for number in after.ids.values())
-        assert all(after.ids[key] == number for key, number in table.ids.items() if key in after.ids)
+        anew = keys_with_other_contexts(previous, compiled)
+        assert all(after.ids[key] == number for key, number in table.ids.items() if key in after.ids and key not in anew)
+        assert all(after.ids[key] != table.ids[key] for key in anew)
         assert after.resting.isdisjoint(after.ids.values())
         assert set(table.ids.values()) | table.resting <= set(after.ids.values()) | after.resting
-        fresh = set(after.ids) - set(table.ids)
+        fresh = set(after.ids) - set(table.ids) | anew
         assert all(after.ids[key] not in table.resting for key in fresh)
         assert set(found.changed.values()) == {key for key in fresh if after.ids[key] in table.ids.values()}
         if previous is not None:
             check_moves(previous, table, compiled, after, {(m.subject, m.peer, m.direction, m.slot) for m in found.moved})
         table, identities, previous = after, compiled.identities, compiled
+
+
+def keys_with_other_contexts(previous: CompiledPolicy | None, compiled: CompiledPolicy) -> set[SlotKey]:
+    """Return the keys that both have, with different TLS contexts."""
+    before = {slot.key: slot for slot in previous.slots} if previous else {}
+    return {
+        slot.key
+        for slot in compiled.slots
+        if slot.key in before
+        and (slot.terminating_tls, slot.originating_tls) != (before[slot.key].terminating_tls, before[slot.key].originating_tls)
+    }
 
 
 def check_moves(

@@ -282,6 +282,25 @@ def test_differing_server_names_with_differing_rules_on_terminated_tls_are_close
     assert len(problem_paths(view)) == 2
 
 
+def test_names_alone_beside_http_for_other_names_on_terminated_tls_are_closed() -> None:
+    """Every message is allowed to a.example and some to b.example; united, every message would be allowed to both."""
+    view = on_web(
+        allow(CLIENT, To("443", names=("a.example",), terminating=TLS_A)),
+        allow(CLIENT, To("443", http=(http("POST"),), names=("b.example",), terminating=TLS_A)),
+    )
+    assert kind(view.ingress("web", "client", "443")) == "deny"
+
+
+def test_plain_allow_beside_differing_server_names_allows_everything() -> None:
+    view = on_web(
+        allow(CLIENT, "443"),
+        allow(CLIENT, To("443", http=(http("POST"),), names=("b.example",), terminating=TLS_A)),
+    )
+    enforced = view.rules(view.ingress("web", "client", "443")).enforced
+    assert enforced.any_server_name
+    assert enforced.allow_all
+
+
 def test_l7_rules_on_protocol_any_cover_tcp_only() -> None:
     view = on_web(allow(CLIENT, To("80/any", http=(http(),))))
     assert kind(view.ingress("web", "client", "80/tcp")) == "http"

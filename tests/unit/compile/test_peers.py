@@ -173,14 +173,14 @@ def test_address_belongs_to_node_then_endpoint_then_longest_prefix_then_world() 
     policies = [policy("p", "app=web", egress=[allow(cidr("10.0.0.0/8")), allow(cidr("10.0.9.0/24"))])]
     view = View.of(world(*policies, endpoints=endpoints, remote_nodes=OTHER_NODES))
     find = view.addresses.find
-    assert find(ip_address("192.168.0.1")).identity == Reserved.HOST
-    assert find(ip_address("192.168.0.2")).identity == Reserved.REMOTE_NODE
+    assert find(ip_address("192.168.0.1")).identity == int(Reserved.HOST)
+    assert find(ip_address("192.168.0.2")).identity == int(Reserved.REMOTE_NODE)
     assert find(ip_address("10.0.9.9")).endpoint == "default/twin", "a local endpoint before a remote one"
     assert find(ip_address("10.0.9.8")).prefix == ip_network("10.0.9.0/24")
     assert find(ip_address("10.3.0.1")).prefix == ip_network("10.0.0.0/8")
-    assert find(ip_address("8.8.8.8")).identity == Reserved.WORLD_IPV4
-    assert find(ip_address("::ffff:8.8.8.8")).identity == Reserved.WORLD_IPV4
-    assert find(ip_address("2001:db8::1")).identity == Reserved.WORLD_IPV6
+    assert find(ip_address("8.8.8.8")).identity == int(Reserved.WORLD_IPV4)
+    assert find(ip_address("::ffff:8.8.8.8")).identity == int(Reserved.WORLD_IPV4)
+    assert find(ip_address("2001:db8::1")).identity == int(Reserved.WORLD_IPV6)
 
 
 def test_prefix_identity_is_the_set_of_mentioned_prefixes_around_it() -> None:

@@ -38,9 +38,9 @@ def test_tables_survive_their_text() -> None:
 
 
 def test_text_does_not_depend_on_insertion_order() -> None:
-    backwards = IdentityTable(dict(reversed(IDENTITIES.numbers.items())), IDENTITIES.next_number)
+    backwards = IdentityTable(dict(reversed(list(IDENTITIES.numbers.items()))), IDENTITIES.next_number)
     assert dump_identities(backwards) == dump_identities(IDENTITIES)
-    assert dump_slots(SlotTable(dict(reversed(SLOTS.ids.items())), SLOTS.resting, 10)) == dump_slots(SLOTS)
+    assert dump_slots(SlotTable(dict(reversed(list(SLOTS.ids.items()))), SLOTS.resting, 10)) == dump_slots(SLOTS)
 
 
 IDENTITY = {"number": 256, "labels": {}, "cidrs": []}

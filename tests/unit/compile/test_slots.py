@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from l7filters.compile import Memo, compile, recompile
 from l7filters.identity import IdentityTable
 from l7filters.ir import CompiledPolicy, Slot, SlotKey
-from l7filters.model import Direction, L7Protocol, Policy
+from l7filters.model import Direction, L7Protocol, Policy, TlsContext
 from l7filters.slots import SLOT_MAX, MovedMember, SlotAssignment, SlotTable, assign
-from tests.support.worlds import Item, To, allow, deny, endpoint, http, number_of, pods, policy, world
+from l7filters.world import World
+from tests.support.worlds import Item, To, allow, cidr, deny, endpoint, http, number_of, pods, policy, world
 
 WEB, CLIENT, OTHER = endpoint("web"), endpoint("client"), endpoint("other")
 PODS = (WEB, CLIENT, OTHER)
@@ -179,7 +182,7 @@ def test_ids_rest_until_released_and_are_handed_out_in_turn() -> None:
     table = assign(SlotTable(), None, slots_only("a:x", "b:x")).table
     table = assign(table, None, slots_only("b:x")).table
     table = assign(table, None, slots_only("b:x", "c:x")).table
-    assert (sorted(table.ids.values()), table.resting, table.next_id) == ([2, 3], {1}, 4)
+    assert (sorted(table.ids.values()), table.resting, table.next_id) == ([2, 3], frozenset({1}), 4)
     near_end = SlotTable({}, frozenset(), SLOT_MAX)
     assert sorted(assign(near_end, None, slots_only("a:x", "b:x")).table.ids.values()) == [1, SLOT_MAX]
     assert table.release([1]).resting == frozenset()
@@ -205,3 +208,50 @@ def test_moved_member_tells_where() -> None:
     assert member == MovedMember(
         number_of(agent.compiled, WEB), number_of(agent.compiled, CLIENT), Direction.INGRESS, 6, 80, 16, 1
     )
+
+
+TLS_A, TLS_B = TlsContext("default", "a"), TlsContext("default", "b")
+
+
+def test_changed_tls_context_takes_a_new_id_because_a_chain_cannot_change_in_place() -> None:
+    agent = Agent()
+    first = agent.to(receives("p", allow(FROM_CLIENT, replace(GET_A, terminating=TLS_A))))
+    second = agent.to(receives("p", allow(FROM_CLIENT, replace(GET_A, terminating=TLS_B))))
+    assert first.table.ids.keys() == second.table.ids.keys()
+    assert (list(first.table.ids.values()), list(second.table.ids.values())) == ([1], [2])
+    assert second.table.resting == {1}
+    assert agent.moved(second) == [("web", "client", "ingress", 1)]
+
+
+def test_slot_of_another_protocol_does_not_inherit() -> None:
+    agent = Agent()
+    agent.to(receives("p", allow(FROM_CLIENT, To("443", names=("a.example",)))))
+    second = agent.to(receives("p", allow(FROM_CLIENT, To("443", http=(http(),)))))
+    assert (list(second.table.ids.values()), second.changed) == ([2], {})
+    assert agent.moved(second) == [("web", "client", "ingress", 1)]
+
+
+def readdressed(before: World, after: World) -> list[str]:
+    """Return the prefixes that mean another identity after the change."""
+    first = compile(before, IdentityTable())
+    second = compile(after, first.identities)
+    return [str(prefix) for prefix in assign(SlotTable(), first, second).readdressed]
+
+
+def test_relabelled_pod_is_readdressed_though_no_entry_changed() -> None:
+    before = (endpoint("web", ip="10.0.0.1"), endpoint("client", ip="10.0.0.2"), endpoint("spare", ip="10.0.0.3"))
+    after = (endpoint("web", "app=client", ip="10.0.0.1"), endpoint("client", ip="10.0.0.2"), endpoint("spare", ip="10.0.0.3"))
+    assert readdressed(world(endpoints=before), world(endpoints=after)) == ["10.0.0.1/32"]
+
+
+def test_pods_that_come_and_go_are_not_readdressed() -> None:
+    before = (endpoint("web", ip="10.0.0.1"), endpoint("client", ip="10.0.0.2"))
+    after = (endpoint("web", ip="10.0.0.1"), endpoint("other", ip="10.0.0.3"))
+    assert readdressed(world(endpoints=before), world(endpoints=after)) == []
+
+
+def test_prefixes_that_policies_begin_or_cease_to_mention_are_readdressed() -> None:
+    def mentioning(text: str) -> World:
+        return world(policy("p", "app=web", egress=[allow(cidr(text))]), endpoints=PODS)
+
+    assert readdressed(mentioning("10.0.0.0/8"), mentioning("10.1.0.0/16")) == ["10.0.0.0/8", "10.1.0.0/16"]

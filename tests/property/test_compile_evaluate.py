@@ -1,0 +1,77 @@
+"""``compile`` and ``evaluate`` were written apart and share no code: in any world they must say the same of any flow."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l7filters.decision import Flow, Outcome, Side, Union
+from l7filters.evaluate import evaluate
+from l7filters.identity import Reserved
+from l7filters.ir import Redirect, RuleSet
+from l7filters.lookup import would_deny
+from l7filters.model import Direction, Protocol
+from l7filters.world import Address, Endpoint, World
+from tests.support.random_worlds import FLOWS, OUTSIDE, REMOTE_NODES, worlds
+from tests.support.worlds import View, kind
+
+FLOWS_PER_WORLD = 12
+
+Other = Endpoint | Address
+
+
+def sides(seen: World, subject: Endpoint, other: Other, way: Direction, what: tuple[Protocol, int]) -> list[Side]:
+    """Ask the evaluator about ``subject``'s side of one flow."""
+    peer = other.key if isinstance(other, Endpoint) else other
+    source, destination = (subject.key, peer) if way is Direction.EGRESS else (peer, subject.key)
+    return [side for side in evaluate(seen, Flow(source, destination, what[0], what[1])).sides if side.direction is way]
+
+
+def content(rules: RuleSet) -> tuple[object, ...]:
+    """Return what matters of a compiled rule set."""
+    names = None if rules.any_server_name else frozenset(rules.server_names)
+    return frozenset(map(str, rules.allow)), frozenset(map(str, rules.deny)), bool(rules.allow_all), names
+
+
+def union_content(union: Union) -> tuple[object, ...]:
+    """Return the same of an evaluated union."""
+    names = None if union.server_names is None else frozenset(name.lower() for name in union.server_names)
+    return (
+        frozenset(map(str, union.allow)),
+        frozenset(map(str, union.deny)),
+        bool(union.allow_all) or union.is_open,
+        names,
+    )
+
+
+WORD = {Outcome.DENY: "deny", Outcome.ALLOW: "allow", Outcome.REDIRECT: "redirect"}
+
+
+@given(worlds(plain=False), st.data())
+def test_compiled_entries_say_what_the_evaluator_says(seen: World, data: st.DataObject) -> None:
+    view = View.of(seen)
+    others: list[Other] = [*seen.endpoints, *OUTSIDE, *(node.addresses[0] for node in REMOTE_NODES)]
+    local = [one for one in seen.endpoints if one.is_local]
+    questions = st.tuples(
+        st.sampled_from(local), st.sampled_from(others), st.sampled_from(list(Direction)), st.sampled_from(FLOWS)
+    )
+    for subject, other, way, what in data.draw(st.lists(questions, max_size=FLOWS_PER_WORLD)):
+        peer = other.name if isinstance(other, Endpoint) else str(other)
+        if way is Direction.INGRESS and view.number(peer) == int(Reserved.HOST):
+            continue  # What the host sends to its own endpoints is passed before any entry is looked at.
+        (side,) = sides(seen, subject, other, way, what)
+        verdict = view.verdict(subject.name, peer, way, f"{what[1]}/{what[0].name}")
+        where = (subject.name, peer, way, what)
+        redirected = isinstance(verdict, Redirect)
+        word = "redirect" if redirected else kind(verdict).rstrip("!")
+        assert word == WORD[side.outcome], where
+        if word == "deny":
+            continue
+        assert would_deny(verdict) == (side.shadow.outcome is Outcome.DENY), where
+        if redirected:
+            rules = view.rules(verdict)
+            assert side.ruling.union is not None, where
+            assert content(rules.enforced) == union_content(side.ruling.union), where
+            if side.shadow.union is not None:
+                assert content(rules.shadow or rules.enforced) == union_content(side.shadow.union), where
+            assert view.slot(verdict).key.protocol is (side.shadow.union or side.ruling.union).protocol, where
