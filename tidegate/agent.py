@@ -1,0 +1,420 @@
+"""The agent: what runs on a node between the sources and the two halves of the data plane.
+
+The composition root: the only module that knows every package. It owns no policy logic; it connects
+
+    sources -> inputs -> world -> realise (compile, Envoy, maps) -> status
+    kernel events, access records -> flows -> ring -> admin API
+
+Lifecycle: ``python -m tidegate.agent node.yaml``, started by the supervisor (or as a container of its own). It may be killed at
+any time: Envoy and the kernel go on with the last policy, and the next agent takes over the numbering, the maps and Envoy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from bpf_redirect.errors import DatapathError
+from l7filters.envoy.resource import EnvoyResource, Translation
+from l7filters.envoy.settings import EnvoySettings
+from l7filters.envoy.translate import shared_resources, translate_slot
+from l7filters.ir import CompiledPolicy, Slot
+from l7filters.world import World
+from tidegate import agent_status, surroundings
+from tidegate.admin import AdminServer
+from tidegate.cli.exits import Exit
+from tidegate.config import ConfigError, NodeConfig, load_config
+from tidegate.envoy_process import EnvoyLauncher, ask_version, envoy_settings
+from tidegate.flows import FlowRing
+from tidegate.following import Follower
+from tidegate.kernel import KernelSide
+from tidegate.numbering import NumberingFiles
+from tidegate.observe import Observer
+from tidegate.realise import Realisation, Realiser
+from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState
+from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, ProcessState, XdsStatus
+from tidegate.supervisor import SUPERVISOR_PID
+from tidegate.worlds import Inputs, StoredSecrets, build_world
+from xds_server.service import SocketUnusable, XdsServer
+
+_log = structlog.get_logger()
+
+ENVOY_POLL_S = 0.5
+"""How often Envoy is asked whether it is well; its absence shows sooner, in the connection to the discovery server."""
+ENVOY_FIRST_WAIT_S = 10.0
+"""How long the first realisation waits for Envoy. Then L3/L4 policy comes into force without it; what needs it stays closed."""
+FAILURE_RETRY_S = 2.0
+_PR_SET_PDEATHSIG = 1
+
+
+class _Translator:
+    """Translation with the settings, secrets and sampling of the moment. A new object means: translate everything anew."""
+
+    def __init__(self, settings: EnvoySettings, secrets: StoredSecrets) -> None:
+        self._settings = settings
+        self._secrets = secrets
+        self.allowed_sample = settings.allowed_sample
+
+    def common(self) -> tuple[EnvoyResource, ...]:
+        return shared_resources(self._settings, self.allowed_sample)
+
+    def slot(self, slot: Slot, slot_id: int) -> Translation:
+        return translate_slot(slot, slot_id, self._settings, self._secrets)
+
+
+class Agent:
+    """One agent of one node; what ``admin.AgentView`` asks for is answered from here. One use."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._changes = ChangeSignal()
+        self._ring = FlowRing(config.flows.ring)
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._settings = envoy_settings(config)
+        self._launcher = EnvoyLauncher(config)
+        self._kernel = KernelSide(config)
+        self._xds = XdsServer()
+        identities, slots = NumberingFiles(config.identities_file, config.slots_file).load()
+        self._realiser = Realiser(
+            kernel=self._kernel,
+            envoy=self._xds,
+            numbering=NumberingFiles(config.identities_file, config.slots_file),
+            identities=identities,
+            slots=slots,
+            port_min=config.proxy_ports.min,
+        )
+        self._observer = Observer(config, self._ring)
+        self._inputs = Inputs()
+        self._heard: set[str] = set()
+        self._world = build_world(config, self._inputs, 0)
+        self._translator = _Translator(self._settings, StoredSecrets())
+        self._realisation: Realisation | None = None
+        self._failed = ""
+        self._wake = asyncio.Event()
+        self._pending = True
+        self._envoy_version: str | None = None
+        self._policies = Follower(DirectorySource(config.policies), config.policies, self._take_policies)
+        self._endpoints = Follower(EndpointsSource(config.endpoints), config.endpoints.parent, self._take_endpoints)
+        self._secrets: Follower[DirectoryState] | None = None
+        if config.secrets is not None:
+            self._secrets = Follower(DirectorySource(config.secrets), config.secrets, self._take_secrets)
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. Raises DatapathError or OSError when this machine can't do it."""
+        stop = asyncio.Event()
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+        await self._xds.start(self._config.xds_socket)
+        try:
+            # Before anything slow, so that `tidegate status` has someone to ask.
+            async with AdminServer(self):
+                await asyncio.to_thread(self._kernel.start)
+                async with asyncio.TaskGroup() as tasks:
+                    running = [tasks.create_task(job) for job in self._jobs()]
+                    await stop.wait()
+                    for task in running:
+                        task.cancel()
+        finally:
+            await self._xds.stop()
+            self._kernel.close()
+
+    def _jobs(self) -> Iterator[asyncio._CoroutineLike[None]]:
+        yield self._policies.run()
+        yield self._endpoints.run()
+        if self._secrets is not None:
+            yield self._secrets.run()
+        yield self._follow_machine()
+        yield self._follow_envoy()
+        yield self._reconcile()
+        yield self._observer.read_access_log(self._xds.records)
+        yield self._observer.read_kernel(self._kernel)
+
+    # ---- inputs -----------------------------------------------------------------------------------------------------
+
+    def _take_policies(self, state: DirectoryState) -> None:
+        self._take("policies", replace(self._inputs, policies=state))
+
+    def _take_endpoints(self, state: EndpointsState) -> None:
+        self._take("endpoints", replace(self._inputs, endpoints=state))
+
+    def _take_secrets(self, state: DirectoryState) -> None:
+        self._take("secrets", replace(self._inputs, secrets=state.secrets))
+
+    def _take(self, source: str, inputs: Inputs) -> None:
+        secrets_changed = (inputs.policies.secrets, inputs.secrets) != (self._inputs.policies.secrets, self._inputs.secrets)
+        self._inputs = inputs
+        if secrets_changed:
+            self._translator = _Translator(self._settings, StoredSecrets(inputs.policies.secrets, inputs.secrets))
+        self._heard.add(source)
+        self._poke()
+
+    def _poke(self) -> None:
+        self._pending = True
+        self._wake.set()
+        self._changes.bump()
+
+    async def _follow_machine(self) -> None:
+        notice = surroundings.ChangeNotice()
+        try:
+            while True:
+                addresses = await asyncio.to_thread(surroundings.node_addresses)
+                if addresses != self._inputs.addresses:
+                    self._inputs = replace(self._inputs, addresses=addresses)
+                self._heard.add("machine")
+                self._poke()
+                await notice.wait()
+        finally:
+            notice.close()
+
+    async def _follow_envoy(self) -> None:
+        while True:
+            version = await ask_version(self._launcher.admin_socket)
+            if version != self._envoy_version:
+                self._envoy_version = version
+                self._changes.bump()
+            await asyncio.sleep(ENVOY_POLL_S)
+
+    def _complete(self) -> bool:
+        """Whether every source has spoken: a world without the policies would open what they close."""
+        wanted = {"policies", "endpoints", "machine"} | ({"secrets"} if self._secrets is not None else set())
+        return wanted <= self._heard
+
+    # ---- realisation ------------------------------------------------------------------------------------------------
+
+    async def _reconcile(self) -> None:
+        first = True
+        while True:
+            await self._wait_for_work()
+            if not self._complete():
+                continue
+            if first:
+                await self._wait_for_envoy()
+                first = False
+            if self._pending:
+                await self._realise()
+            else:
+                await self._settle()
+
+    async def _wait_for_work(self) -> None:
+        due_s = self._realiser.next_due_s()
+        try:
+            async with asyncio.timeout(None if due_s is None else max(0.0, due_s - time.monotonic())):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _wait_for_envoy(self) -> None:
+        deadline_s = time.monotonic() + ENVOY_FIRST_WAIT_S
+        while not self._xds.connected and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.02)
+
+    async def _realise(self) -> None:
+        self._pending = False
+        inputs, translator = self._inputs, self._translator
+        candidate = build_world(self._config, inputs, self._world.revision)
+        if candidate != self._world or self._realisation is None:
+            self._world = replace(candidate, revision=self._world.revision + 1)
+        started_s = time.monotonic()
+        try:
+            found = await asyncio.to_thread(self._kernel.attach, self._world)
+            self._realisation = await self._realiser.realise(self._world, found, translator)
+            await asyncio.to_thread(self._kernel.detach_others)
+        except (DatapathError, OSError) as error:
+            self._failed = str(error)
+            _log.error("realisation_failed", revision=self._world.revision, reason=self._failed)
+            asyncio.get_running_loop().call_later(FAILURE_RETRY_S, self._poke)
+        else:
+            if self._failed:
+                _log.info("realisation_recovered", revision=self._world.revision)
+            self._failed = ""
+            self._observer.world_changed(self._realisation)
+            _log.info(
+                "realised",
+                revision=self._world.revision,
+                milliseconds=round((time.monotonic() - started_s) * 1000, 1),
+                slots=len(self._realisation.table.ids),
+            )
+        self._changes.bump()
+
+    async def _settle(self) -> None:
+        try:
+            settled = await self._realiser.settle()
+        except (DatapathError, OSError) as error:
+            self._failed = str(error)
+            asyncio.get_running_loop().call_later(FAILURE_RETRY_S, self._poke)
+        else:
+            if settled is not None:
+                self._realisation = settled
+                self._observer.world_changed(settled)
+        self._changes.bump()
+
+    # ---- AgentView --------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> NodeConfig:
+        """The configuration the agent runs with."""
+        return self._config
+
+    @property
+    def changes(self) -> ChangeSignal:
+        """Bumped whenever the status may have changed."""
+        return self._changes
+
+    @property
+    def flows(self) -> FlowRing:
+        """The flow ring."""
+        return self._ring
+
+    def world(self) -> World:
+        """The world in force."""
+        return self._realisation.world if self._realisation is not None else self._world
+
+    def compiled(self) -> CompiledPolicy | None:
+        """What it compiled to; None before the first time."""
+        return self._realisation.compiled if self._realisation is not None else None
+
+    def secrets(self) -> StoredSecrets:
+        """The secrets that policies may refer to."""
+        return StoredSecrets(self._inputs.policies.secrets, self._inputs.secrets)
+
+    async def refresh(self) -> None:
+        """Take in what is on disk at this moment, so that ``status`` speaks of it."""
+        try:
+            await asyncio.gather(*(each.refresh() for each in (self._policies, self._endpoints, self._secrets) if each))
+        except TimeoutError:
+            _log.warning("refresh_timed_out", directory=str(self._config.policies))
+
+    def status(self) -> NodeStatus:
+        """The status of this moment."""
+        facts = agent_status.Facts(
+            inputs=self._inputs,
+            realisation=self._realisation,
+            current=not self._pending and self._complete() and self._realisation is not None and self._in_force(),
+            failed=self._failed,
+            attachments=self._kernel.attach_failures,
+        )
+        return NodeStatus(
+            node=self._config.node.name,
+            version=version(),
+            revision=self._world.revision,
+            started_at=self._started_at,
+            endpoints=agent_status.endpoint_statuses(facts),
+            policies=agent_status.policy_statuses(facts),
+            document_errors=agent_status.document_errors(self._inputs),
+            envoy=self._envoy_status(),
+            bpf=self._kernel.status(),
+            xds=self._xds_status(),
+            drops=self._kernel.drops(),
+            maps=self._kernel.map_fills(),
+            flows=self._observer.status(),
+        )
+
+    def _in_force(self) -> bool:
+        return self._realisation is not None and self._realisation.world.revision == self._world.revision
+
+    def _envoy_status(self) -> EnvoyStatus:
+        if self._envoy_version is None:
+            return EnvoyStatus(state=ProcessState.DOWN, message=f"does not answer at {self._launcher.admin_socket}")
+        if not self._xds.connected:
+            return EnvoyStatus(state=ProcessState.STARTING, version=self._envoy_version, message="not connected to the agent yet")
+        return EnvoyStatus(state=ProcessState.READY, version=self._envoy_version)
+
+    def _xds_status(self) -> XdsStatus:
+        total = self._xds.counters.total
+        return XdsStatus(
+            connected=self._xds.connected,
+            pushes=total.responses_sent,
+            acks=total.acks,
+            nacks=total.nacks,
+            resources=total.resources_sent,
+            quarantined={key.name: nack.reason for key, nack in self._xds.nacks().items()},
+        )
+
+
+def version() -> str:
+    """The version of the program."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as version_of
+
+    try:
+        return version_of("tidegate")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+# ---- the process ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def only_one(lock_file: Path) -> Iterator[None]:
+    """Hold the node's lock. Raises BlockingIOError when another agent has it."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def end_with_supervisor(supervisor_pid: int) -> None:
+    """Ask the kernel for SIGTERM when the supervisor ends, so that there is never an agent without one."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != supervisor_pid:
+        sys.exit(Exit.OK)
+
+
+def run_agent(config: NodeConfig) -> int:
+    """Run an agent until it is told to stop; return the exit code."""
+    try:
+        with only_one(config.lock_file):
+            asyncio.run(Agent(config).run())
+    except BlockingIOError:
+        return _give_up(f"another agent runs with the state directory {config.state}", Exit.REFUSED)
+    except (DatapathError, SocketUnusable, OSError) as error:
+        return _give_up(str(error), Exit.MACHINE)
+    except BaseExceptionGroup as group:
+        expected, rest = group.split((DatapathError, OSError))
+        if rest is not None:
+            raise
+        assert expected is not None
+        return _give_up("; ".join(str(error) for error in expected.exceptions), Exit.MACHINE)
+    return Exit.OK
+
+
+def _give_up(message: str, code: Exit) -> int:
+    print(f"tidegate: {message}", file=sys.stderr)
+    return code
+
+
+def main() -> int:
+    """``python -m tidegate.agent node.yaml``."""
+    if len(sys.argv) != 2:
+        return _give_up("usage: python -m tidegate.agent NODE_YAML", Exit.USAGE)
+    supervisor_pid = os.environ.get(SUPERVISOR_PID)
+    if supervisor_pid is not None:
+        end_with_supervisor(int(supervisor_pid))
+    try:
+        config = load_config(Path(sys.argv[1]))
+    except ConfigError as error:
+        return _give_up(str(error), Exit.INVALID)
+    return run_agent(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

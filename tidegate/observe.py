@@ -1,0 +1,142 @@
+"""From what the kernel and Envoy report to the flow ring.
+
+Owns: reading both, attributing each report to the world in force, and counting what was lost on the way. Must not know who
+reads the ring. Reports may be lost (bounded queues everywhere); verdicts never are: those are in the kernel and in Envoy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+
+import structlog
+
+from bpf_redirect.abi import DropReason
+from bpf_redirect.abi import Verdict as KernelVerdict
+from bpf_redirect.events import VerdictEvent
+from tidegate.attribution import NearestMiss, WorldIndex, flow_from_access, flow_from_event, no_nearest_miss
+from tidegate.config import NodeConfig
+from tidegate.flow import Redaction, Verdict
+from tidegate.flows import FlowRing, LossSource
+from tidegate.kernel import KernelSide
+from tidegate.nearest import MissFinder
+from tidegate.realise import Realisation
+from tidegate.status import FlowsStatus
+from xds_server.access_log import RecordQueue
+
+_log = structlog.get_logger()
+
+LOSS_POLL_S = 2.0
+"""How often the loss counters are read."""
+
+
+class Observer:
+    """Reads both kinds of report and publishes flows."""
+
+    def __init__(self, config: NodeConfig, ring: FlowRing) -> None:
+        self._node = config.node.name
+        self._ring = ring
+        self._redaction = Redaction(query=config.flows.redact_query, headers=config.flows.redact_headers)
+        self._index: WorldIndex | None = None
+        self._nearest: NearestMiss = no_nearest_miss
+        self._run = uuid.uuid4().hex[:12]
+        self._serials = itertools.count(1)
+        # The kernel's clock is monotonic; a flow's time is since the epoch.
+        self._monotonic_to_epoch_ns = time.time_ns() - time.monotonic_ns()
+
+    def world_changed(self, realisation: Realisation) -> None:
+        """Attribute what comes from now on to this world."""
+        self._index = WorldIndex(realisation.world, realisation.compiled)
+        # Without secrets: a record holds no header values that could be compared with them.
+        self._nearest = MissFinder(realisation.world, {}, self._redaction)
+
+    async def read_access_log(self, records: RecordQueue) -> None:
+        """Publish Envoy's records until cancelled."""
+        dropped = 0
+        async for batch in records.batches():
+            for record in batch:
+                if self._index is not None:
+                    flow = flow_from_access(
+                        self._index,
+                        record,
+                        node=self._node,
+                        uuid=self._uuid(),
+                        redaction=self._redaction,
+                        nearest_miss=self._nearest,
+                    )
+                    self._ring.publish(flow)
+            if records.dropped_count > dropped:
+                self._ring.report_lost(LossSource.ACCESS_LOG, records.dropped_count - dropped)
+                dropped = records.dropped_count
+
+    async def read_kernel(self, kernel: KernelSide) -> None:
+        """Publish the kernel's verdict events until cancelled."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        lost = kernel.event_totals().lost
+        with kernel.events() as reader:
+            loop.add_reader(reader.fileno(), ready.set)
+            try:
+                while True:
+                    try:
+                        async with asyncio.timeout(LOSS_POLL_S):
+                            await ready.wait()
+                    except TimeoutError:
+                        pass
+                    ready.clear()
+                    for event in reader.read():
+                        self._publish(event)
+                    total = kernel.event_totals().lost
+                    if total > lost:
+                        self._ring.report_lost(LossSource.BPF, total - lost)
+                        lost = total
+            finally:
+                loop.remove_reader(reader.fileno())
+
+    def _publish(self, event: VerdictEvent) -> None:
+        if self._index is None:
+            return
+        flow = flow_from_event(
+            self._index,
+            node=self._node,
+            uuid=self._uuid(),
+            time_ns=event.time_ns + self._monotonic_to_epoch_ns,
+            verdict=_verdict(event),
+            reason=event.reason.name if isinstance(event.reason, DropReason) else "",
+            source=event.source,
+            destination=event.destination,
+            protocol=event.protocol,
+            source_port=event.source_port,
+            destination_port=event.destination_port,
+            source_identity=event.source_identity,
+            destination_identity=event.destination_identity,
+            tcp_flags=event.tcp_flags,
+            slot=event.slot,
+            is_reply=event.is_reply,
+            nearest_miss=self._nearest,
+        )
+        self._ring.publish(flow)
+
+    def _uuid(self) -> str:
+        """Unique over restarts and cheap: a record needs no randomness of its own."""
+        return f"{self._run}-{next(self._serials):x}"
+
+    def status(self) -> FlowsStatus:
+        """How many records there were and where some were lost."""
+        return FlowsStatus(
+            seen=sum(self._ring.seen.values()),
+            lost={str(source): count for source, count in self._ring.lost.items()},
+            followers=self._ring.follower_count,
+        )
+
+
+def _verdict(event: VerdictEvent) -> Verdict:
+    if event.reason is DropReason.POLICY_DENIED:
+        return Verdict.DENIED
+    if isinstance(event.reason, DropReason):
+        return Verdict.DROPPED
+    if event.would_deny:
+        return Verdict.AUDITED
+    return Verdict.REDIRECTED if event.verdict is KernelVerdict.REDIRECT else Verdict.FORWARDED
