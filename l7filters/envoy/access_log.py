@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from envoy.config.accesslog.v3.accesslog_pb2 import (
     AccessLog,
     AccessLogFilter,
-    HeaderFilter,
     MetadataFilter,
     OrFilter,
     ResponseFlagFilter,
@@ -19,7 +18,6 @@ from envoy.config.accesslog.v3.accesslog_pb2 import (
 )
 from envoy.config.core.v3.config_source_pb2 import ApiVersion
 from envoy.config.core.v3.grpc_service_pb2 import GrpcService
-from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
 from envoy.extensions.access_loggers.grpc.v3.als_pb2 import (
     CommonGrpcAccessLogConfig,
     HttpGrpcAccessLogConfig,
@@ -52,9 +50,6 @@ def http_access_log(name: str, stages: Sequence[tuple[Direction, Stage]], settin
     )
     told = _told_of(names.HTTP_RBAC_NAMESPACE, stages, names.ENFORCED_RESULT, settings)
     told.or_filter.filters.add(response_flag_filter=ResponseFlagFilter(flags=PROXY_FAILURE_FLAGS))
-    # Envoy refuses a CONNECT that no route allows before any RBAC filter sees it, so no metadata tells of that denial.
-    connect = HeaderMatcher(name=":method", string_match=StringMatcher(exact="CONNECT"))
-    told.or_filter.filters.add(header_filter=HeaderFilter(header=connect))
     return AccessLog(name="envoy.access_loggers.http_grpc", filter=told, typed_config=packed(config))
 
 

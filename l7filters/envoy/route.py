@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from envoy.config.core.v3.base_pb2 import DataSource, HeaderValue, HeaderValueOption
 from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
-from envoy.config.route.v3.route_components_pb2 import DirectResponseAction, Route, RouteAction, RouteMatch, VirtualHost
+from envoy.config.route.v3.route_components_pb2 import Route, RouteAction, RouteMatch, VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.common.set_filter_state.v3.value_pb2 import FilterStateValue
 from envoy.extensions.filters.http.set_filter_state.v3.set_filter_state_pb2 import Config as SetFilterState
@@ -21,7 +21,7 @@ from l7filters.envoy.faults import Faults
 from l7filters.envoy.headers import HeaderAction, action_sets, header_actions
 from l7filters.envoy.matching import QUERY_NAME, query_names, query_state_key
 from l7filters.envoy.message import duration, packed
-from l7filters.envoy.rbac import names_connect, route_filters
+from l7filters.envoy.rbac import route_filters
 from l7filters.envoy.secrets import Secrets
 from l7filters.envoy.settings import EnvoySettings
 from l7filters.ir import DirectionRules, RuleSet, Slot
@@ -29,7 +29,6 @@ from l7filters.model import Direction, HttpRule
 
 ROUTE_CONNECT = "connect"
 ROUTE_ANY = "any"
-FORBIDDEN = 403
 
 
 def directions(slot: Slot) -> list[tuple[Direction, DirectionRules]]:
@@ -112,15 +111,18 @@ def _route(cluster: str, settings: EnvoySettings, due: tuple[HeaderAction, ...])
 def _connect_route(
     judged: list[tuple[Direction, DirectionRules]], cluster: str, settings: EnvoySettings, secrets: Secrets, faults: Faults
 ) -> Route:
-    """Return the route of CONNECT: refused unless every direction has a rule that names the method and matches."""
-    route = Route(name=ROUTE_CONNECT, match=RouteMatch(connect_matcher=RouteMatch.ConnectMatcher()))
-    route.request_headers_to_remove.append("x-forwarded-proto")
-    route.request_headers_to_add.extend(_restored_headers())
-    if all(any(names_connect(rule) for rule in _allow(rules.enforced)) for _, rules in judged):
-        route.route.CopyFrom(_forward(cluster, settings))
-        route.route.upgrade_configs.add(upgrade_type="CONNECT", enabled=BoolValue(value=True))
-    else:
-        route.direct_response.CopyFrom(DirectResponseAction(status=FORBIDDEN))
+    """Return the route of CONNECT, with rules of its own: only a rule that names the method can allow it.
+
+    The upgrade is always on: without it Envoy would refuse before RBAC, close the connection and name no rule.
+    """
+    route = Route(
+        name=ROUTE_CONNECT,
+        match=RouteMatch(connect_matcher=RouteMatch.ConnectMatcher()),
+        route=_forward(cluster, settings),
+        request_headers_to_remove=["x-forwarded-proto"],
+        request_headers_to_add=_restored_headers(),
+    )
+    route.route.upgrade_configs.add(upgrade_type="CONNECT", enabled=BoolValue(value=True))
     for direction, rules in judged:
         for filter_name, config in route_filters(direction, rules, secrets, faults, connect=True).items():
             route.typed_per_filter_config[filter_name].CopyFrom(packed(config))
