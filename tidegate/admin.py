@@ -18,7 +18,7 @@ import json
 import math
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,12 +26,15 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from l7filters.envoy.secrets import SecretValue
 from l7filters.ir import CompiledPolicy
+from l7filters.model import SecretRef
 from l7filters.world import World
 from tidegate.config import NodeConfig
+from tidegate.explanation import Question, QuestionError, answer, secret_texts
 from tidegate.flow import Flow, rfc3339
 from tidegate.flows import FlowFilter, FlowRing, TooManySubscribers
-from tidegate.jsonvalue import encode
+from tidegate.jsonvalue import decode, encode
 from tidegate.metrics import CONTENT_TYPE, render
 from tidegate.status import ChangeSignal, NodeStatus
 
@@ -70,6 +73,9 @@ class AgentView(Protocol):
     def compiled(self) -> CompiledPolicy | None:
         """What it compiled to; None before the first time."""
 
+    def secrets(self) -> Mapping[SecretRef, SecretValue]:
+        """The secrets that policies may refer to; look-up is enough."""
+
 
 VIEW: web.AppKey[AgentView] = web.AppKey("view", AgentView)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -84,6 +90,7 @@ def admin_app(view: AgentView) -> web.Application:
     app.router.add_get("/v1/endpoints", get_endpoints)
     app.router.add_get("/v1/policies", get_policies)
     app.router.add_get("/v1/world", get_world)
+    app.router.add_post("/v1/explain", post_explain)
     app.router.add_get("/healthz", get_health)
     app.router.add_get("/metrics", get_metrics)
     return app
@@ -269,6 +276,20 @@ async def get_policies(request: web.Request) -> web.Response:
 async def get_world(request: web.Request) -> web.Response:
     """The world in force, whole."""
     return web.json_response(encode(request.app[VIEW].world()))
+
+
+async def post_explain(request: web.Request) -> web.Response:
+    """Answer a Question (explanation.py, as JSON by its field names) about the live world: the report, and as text."""
+    view = request.app[VIEW]
+    try:
+        question = decode(Question, await request.json())
+        world = view.world()
+        report = answer(world, question, secret_texts(world.policies, view.secrets()))
+    except QuestionError as error:
+        raise web.HTTPBadRequest(text=f"{error} ({error.hint})" if error.hint else str(error)) from error
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"not a question: {error}") from error
+    return web.json_response({**report.as_json(), "text": report.as_text()})
 
 
 async def get_health(request: web.Request) -> web.Response:

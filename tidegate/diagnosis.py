@@ -10,6 +10,7 @@ import importlib
 import os
 import platform
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ ENVOY_SERIES = "1.40."
 """The configuration and the native module's ABI are made for this one."""
 COMMAND_TIMEOUT_SECONDS = 20.0
 ROUTE_TABLE = "2004"
+HAIRPIN = "tg-hairpin0"
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 """Name -> bit (linux/capability.h)."""
@@ -232,18 +234,26 @@ def check_leftovers(config: NodeConfig) -> Finding:
     from tidegate.client import NodeClient
 
     if NodeClient(config.admin_socket).is_running():
-        return Finding("leftovers", Outcome.OK, "the agent is running")
-    left = [str(config.bpf.pin_root)] if _has_entries(config.bpf.pin_root) else []
-    for family in ("-4", "-6"):
+        return Finding("leftovers", Outcome.OK, "none: the agent is running")
+    left = leftovers(config)
+    if not left:
+        return Finding("leftovers", Outcome.OK, "none")
+    detail = f"no agent is running, but there is {', '.join(left)}: its policy is still enforced"
+    return Finding("leftovers", Outcome.WARNING, detail, "tidegate run, or tidegate cleanup")
+
+
+def leftovers(config: NodeConfig) -> list[str]:
+    """Return what of a node is in the kernel now, in words."""
+    left = [f"pins in {config.bpf.pin_root}"] if _has_entries(config.bpf.pin_root) else []
+    for family, name in (("-4", "IPv4"), ("-6", "IPv6")):
         try:
             rules = _run(["ip", family, "rule", "show"])
         except (OSError, subprocess.SubprocessError):
             continue
-        left += [f"ip {family} rule" for line in rules.splitlines() if f"lookup {ROUTE_TABLE}" in line]
-    if not left:
-        return Finding("leftovers", Outcome.OK, "none")
-    detail = f"no agent is running, but there is {', '.join(dict.fromkeys(left))}: its policy is still enforced"
-    return Finding("leftovers", Outcome.WARNING, detail, "tidegate run, or tidegate cleanup")
+        if any(f"lookup {ROUTE_TABLE}" in line for line in rules.splitlines()):
+            left.append(f"{name} rule to table {ROUTE_TABLE}")
+    left += [f"device {name}" for _, name in socket.if_nameindex() if name == HAIRPIN]
+    return left
 
 
 def _has_entries(directory: Path) -> bool:

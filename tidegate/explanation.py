@@ -19,6 +19,7 @@ from l7filters.model import PORT_PROTOCOLS, HttpRule, Policy, Protocol, SecretRe
 from l7filters.parties import UnknownPartyError
 from l7filters.predicates import SecretTexts
 from l7filters.world import Address, World
+from tidegate.settings import close_match
 
 DEFAULT_NAMESPACE = "default"
 PORT_MAX = 65535
@@ -108,8 +109,9 @@ def read_end(text: str, world: World) -> Address | str:
     keys = [endpoint.key for endpoint in world.endpoints]
     if key in keys:
         return key
-    near = [other for other in keys if other.rpartition("/")[2] == key.rpartition("/")[2]]
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(keys)[:8]) or 'no endpoint at all'}"
+    namesakes = [other for other in keys if other.rpartition("/")[2] == key.rpartition("/")[2]]
+    near = f"did you mean {namesakes[0]}?" if namesakes else close_match(key, keys)
+    hint = near or f"known: {', '.join(sorted(keys)[:8]) or 'no endpoint at all'}"
     raise QuestionError(f"there is no endpoint {key}", hint)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from tidegate.cli.cleanup import cleanup
 from tidegate.cli.doctor import doctor
 from tidegate.cli.errors import CommandGroup
+from tidegate.cli.explain import explain
 from tidegate.cli.flows import flows
 from tidegate.cli.policy import policy
 from tidegate.cli.run import run
@@ -26,8 +28,10 @@ app = typer.Typer(
 app.command()(run)
 app.command()(status)
 app.add_typer(policy, name="policy")
+app.command()(explain)
 app.command()(flows)
 app.command()(doctor)
+app.command()(cleanup)
 app.command()(version)
 
 

@@ -92,6 +92,17 @@ def show(renderable: Any) -> None:
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
+def show_text(text: str) -> None:
+    """Print lines of prose; a verdict in capitals at the beginning of one is coloured."""
+    screen = console()
+    for line in text.splitlines():
+        word = line.partition(":")[0].partition(" ")[0]
+        shown = cell(line)
+        if word.isupper() and word.lower() in STYLES:
+            shown.stylize(STYLES[word.lower()], 0, len(word))
+        screen.print(shown, soft_wrap=True)
+
+
 def cell(text: object, style: str = "") -> Text:
     """Return text for a table, coloured by its meaning if it is a state."""
     from rich.text import Text

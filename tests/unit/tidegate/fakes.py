@@ -7,8 +7,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from l7filters.envoy.secrets import SecretValue
 from l7filters.ir import CompiledPolicy
-from l7filters.model import Direction, PolicyKey, Protocol, RuleOrigin
+from l7filters.model import Direction, PolicyKey, Protocol, RuleOrigin, SecretRef
 from l7filters.world import Node, World
 from tidegate.config import NodeConfig, NodeSection
 from tidegate.flow import Flow, FlowEnd, HttpPart, Verdict
@@ -124,6 +125,11 @@ class FakeAgent:
     flows: FlowRing = field(default_factory=lambda: FlowRing(100))
     shown_world: World = field(default_factory=lambda: World(revision=7, node=Node(name="node-a")))
     shown_compiled: CompiledPolicy | None = None
+    shown_secrets: dict[SecretRef, SecretValue] = field(default_factory=dict)
+    refreshes: int = 0
+
+    async def refresh(self) -> None:
+        self.refreshes += 1
 
     def status(self) -> NodeStatus:
         return self.shown
@@ -133,6 +139,9 @@ class FakeAgent:
 
     def compiled(self) -> CompiledPolicy | None:
         return self.shown_compiled
+
+    def secrets(self) -> dict[SecretRef, SecretValue]:
+        return self.shown_secrets
 
     def set_status(self, status: NodeStatus) -> None:
         self.shown = status

@@ -1,0 +1,100 @@
+"""``tidegate cleanup``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tidegate.cli.errors import CommandError
+from tidegate.cli.exits import Exit
+from tidegate.cli.options import ConfigOption, node_config
+from tidegate.cli.output import Format, FormatOption, print_json, visible
+
+if TYPE_CHECKING:
+    from tidegate.config import NodeConfig
+
+ENVOY_END_SECONDS = 5.0
+"""A killed process is gone in milliseconds; this allows for a machine that swaps."""
+
+
+def cleanup(
+    config: ConfigOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even while an agent runs: its policy is then no longer enforced.")
+    ] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Remove what a stopped node left behind: programs, pins, rules, routes, devices, changed sysctls. Policy then ends.
+
+    Ends no process but an Envoy whose `tidegate run` was killed. Refuses while an agent runs. Doing it twice does no harm.
+
+    Example:  tidegate cleanup --config node.yaml
+    """
+    settings = node_config(config)
+    if not force and _is_running(settings):
+        hint = "stop it first, or insist with --force"
+        raise CommandError(f"an agent is running with the state directory {settings.state}", hint, Exit.REFUSED)
+    removed = _remove(settings)
+    if output is Format.JSON:
+        print_json({"removed": removed})
+        return
+    for each in removed:
+        print(visible(f"removed {each}"))
+    if not removed:
+        print("nothing was left")
+
+
+def _is_running(settings: NodeConfig) -> bool:
+    """Tell whether an agent holds the node's lock; the lock goes with its process, however that ends."""
+    import fcntl
+
+    try:
+        with settings.lock_file.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _remove(settings: NodeConfig) -> list[str]:
+    """Remove everything; return what there was. Raises CommandError if the kernel refuses or something stays."""
+    from bpf_redirect.datapath import Datapath
+    from bpf_redirect.errors import DatapathError
+    from tidegate.diagnosis import leftovers
+    from tidegate.kernel import datapath_settings
+
+    found = leftovers(settings)
+    envoy = _end_envoy(settings)
+    try:
+        Datapath(datapath_settings(settings)).cleanup()
+    except (DatapathError, OSError) as error:
+        raise CommandError(str(error), "run it as root, in the network namespace of the node", Exit.MACHINE) from error
+    for socket in (settings.admin_socket, settings.xds_socket):
+        socket.unlink(missing_ok=True)
+    stayed = leftovers(settings)
+    if stayed:
+        raise CommandError(f"could not be removed: {', '.join(stayed)}", "is something else using it?", Exit.MACHINE)
+    return [*found, *envoy]
+
+
+def _end_envoy(settings: NodeConfig) -> list[str]:
+    """End an Envoy of ours that nobody supervises any more, and wait until it is gone."""
+    import time
+
+    from tidegate.envoy_process import EnvoyLauncher
+    from tidegate.process import read_record
+
+    launcher = EnvoyLauncher(settings)
+    record = read_record(launcher.record_path)
+    if record is None or not launcher.end_strays():
+        return []
+    deadline_s = time.monotonic() + ENVOY_END_SECONDS
+    while record.is_alive():
+        if time.monotonic() > deadline_s:
+            raise CommandError(f"Envoy (pid {record.pid}) does not end", "see `ps`; is it being traced?", Exit.MACHINE)
+        time.sleep(0.02)
+    launcher.record_path.unlink(missing_ok=True)
+    return [f"Envoy, pid {record.pid}"]

@@ -1,0 +1,117 @@
+"""``tidegate explain``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tidegate.cli.errors import UsageError, complain
+from tidegate.cli.exits import Exit
+from tidegate.cli.options import ConfigOption, node_client, node_config
+from tidegate.cli.output import Format, FormatOption, print_json, show_text
+
+if TYPE_CHECKING:
+    from tidegate.explanation import Question
+    from tidegate.sources.ledger import DirectoryState
+
+
+def explain(
+    source: Annotated[str, typer.Option("--from", metavar="END", help="Who asks: namespace/name, an address, or host.")],
+    destination: Annotated[
+        str, typer.Option("--to", metavar="END:PORT", help="Whom: namespace/name:port, address:port, [v6]:port.")
+    ],
+    http: Annotated[str, typer.Option(metavar="'METHOD PATH'", help="The request, e.g. 'GET /status'.", show_default=False)] = "",
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="NAME=VALUE", help="A header of it. Repeatable.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Its host (authority), with its port if any.", show_default=False)
+    ] = "",
+    sni: Annotated[
+        str, typer.Option(metavar="NAME", help="The server name that a TLS client asks for.", show_default=False)
+    ] = "",
+    protocol: Annotated[str, typer.Option(metavar="PROTOCOL", help="tcp, udp, sctp, icmp, icmpv6, ...")] = "tcp",
+    policies: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="Judge by these files or directories. Repeatable.")
+    ] = None,
+    endpoints: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="... and this endpoints.yaml.", show_default=False)
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask the running node instead of judging by its files.")] = False,
+    config: ConfigOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Say whether policy allows something, which rule decides, or which came nearest and why it didn't.
+
+    Judges by files: those of --policies and --endpoints, else those of --config. With --live the running node answers by what it
+    has in force. Exits 0 if allowed, 1 if denied (or if that depends on a request, and none is given), 3 if a file is wrong.
+
+    Examples:
+
+      tidegate explain --from default/xwing --to default/deathstar:80 --http 'PUT /v1/exhaust-port' -H x-force=true
+
+      tidegate explain --from 192.0.2.7 --to default/db:5432 --policies ./candidate --endpoints endpoints.yaml
+    """
+    from tidegate.explanation import Question
+
+    question = Question(
+        source=source,
+        destination=destination,
+        protocol=protocol,
+        http=http,
+        headers=tuple(header or ()),
+        host=host,
+        server_name=sni,
+    )
+    if live:
+        if policies or endpoints:
+            raise UsageError("--live judges by what is in force", "leave out --policies and --endpoints, or --live")
+        from tidegate.jsonvalue import encode
+
+        report = node_client(config).post("/v1/explain", encode(question))
+        broken = False
+    else:
+        report, broken = _judge_files(question, policies, endpoints, config)
+    if output is Format.JSON:
+        print_json({key: value for key, value in report.items() if key != "text"})
+    else:
+        show_text(report["text"])
+    if broken:
+        raise typer.Exit(Exit.INVALID)
+    raise typer.Exit(Exit.OK if report["verdict"] == "allowed" else Exit.NO)
+
+
+def _judge_files(
+    question: Question, policies: list[Path] | None, endpoints: Path | None, config: Path | None
+) -> tuple[dict[str, Any], bool]:
+    """Return the report by files, and whether some file is wrong (then it is judged by the good ones)."""
+    from tidegate.config import ENVIRONMENT_VARIABLE
+    from tidegate.explanation import QuestionError, answer, secret_texts
+    from tidegate.offline import build_world, node_of, read_endpoints, read_paths
+    from tidegate.worlds import StoredSecrets
+
+    is_complete = bool(policies) and endpoints is not None
+    settings = None if is_complete or not (config or os.environ.get(ENVIRONMENT_VARIABLE)) else node_config(config)
+    if settings is None and not is_complete:
+        hint = "give --policies and --endpoints, or --config node.yaml; or ask a running node with --live"
+        raise UsageError("judge by which files?", hint)
+    state = read_paths(policies or ([settings.policies] if settings else []))
+    entries, wrong = read_endpoints(endpoints or (settings.endpoints if settings else Path()))
+    stored = [state.secrets]
+    errors = [*state.errors, *wrong]
+    if settings is not None and settings.secrets is not None:
+        kept: DirectoryState = read_paths([settings.secrets])
+        stored.append(kept.secrets)
+        errors += kept.errors
+    for error in errors:
+        complain(f"{error.source}: {error}", error.hint)
+    enforcement = {"enforcement": settings.enforcement} if settings else {}
+    world = build_world(state, entries, node_of(settings), **enforcement)
+    try:
+        report = answer(world, question, secret_texts(world.policies, StoredSecrets(*stored)))
+    except QuestionError as error:
+        raise UsageError(str(error), error.hint) from error
+    return {**report.as_json(), "text": report.as_text()}, bool(errors)
