@@ -1,7 +1,8 @@
 """TLS contexts and the secrets behind them.
 
 Owns: terminating (towards the client) and originating (towards the server) TLS, with certificates served as secrets (SDS), so
-that a renewed one reaches new connections without a listener being touched. Must not know where secrets are stored.
+that a renewed one reaches new connections without a listener being touched. Open ones, those to servers in Envoy's pool
+included, go on under what they were verified with. Must not know where secrets are stored.
 """
 
 from __future__ import annotations
