@@ -6,6 +6,7 @@ It is driven as a user would: files on disk and the ``tidegate`` command. At the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from typing import Any, Self
 import yaml
 
 from tests.support.netns import BPF_FILE_SYSTEM, Cluster, namespace_pids
-from tidegate.client import NodeClient
+from tidegate.client import NodeClient, NodeError
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 20.0
@@ -170,8 +171,8 @@ class Node:
                 path.unlink()
         for name, text in policies.items():
             self.write_policy(name, text)
-        status = self.status(wait_seconds=READY_TIMEOUT_SECONDS)
-        assert status["all_realised"], "not realised:\n" + "\n".join(status["obstacles"])
+        self.wait_ready()
+        status = self.status()
         assert {policy_file(policy["source"]) for policy in status["policies"]} == policies.keys()
 
     # ---- the command ----------------------------------------------------------------------------------------------
@@ -183,16 +184,23 @@ class Node:
     def cli(self, *arguments: str, timeout_seconds: float = READY_TIMEOUT_SECONDS + 10) -> subprocess.CompletedProcess[str]:
         """Run ``tidegate ARGUMENTS --config node.yaml`` in the node's namespace."""
         command = [*self.cluster.command_in(self.cluster.node_netns), *self.command(*arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+        environment = os.environ | {"COLUMNS": "200"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_seconds, check=False)
 
     def wait_ready(self, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> None:
-        """Wait until all that is on disk is realised."""
+        """Wait until all that is on disk is realised; fails at once when ``tidegate run`` ends."""
         assert self._child is not None
-        result = self.cli("status", "--wait", str(int(timeout_seconds)))
-        if result.returncode != 0:
+        deadline = time.monotonic() + timeout_seconds
+        obstacles: list[str] = ["no agent answers"]
+        while time.monotonic() < deadline:
             code = self._child.poll()
-            ended = f"; tidegate run has ended with {code}" if code is not None else ""
-            raise AssertionError(f"not ready: status exits {result.returncode}{ended}\n{result.stdout}{result.stderr}")
+            assert code is None, f"tidegate run has ended with {code}"
+            with contextlib.suppress(NodeError):
+                status = self.status(wait_seconds=1)
+                obstacles = status["obstacles"]
+                if status["all_realised"]:
+                    return
+        raise AssertionError(f"not ready within {timeout_seconds} s:\n" + "\n".join(obstacles))
 
     def status(self, wait_seconds: float = 0) -> Any:
         """What ``tidegate status -o json`` prints, asked without the cost of starting the command."""
@@ -224,14 +232,16 @@ class Node:
         return [line for line in result.stdout.splitlines() if line.strip()]
 
     def log_tail(self) -> str:
-        """The last of what ``tidegate run`` printed."""
-        if not self.log_file.exists():
-            return ""
-        return self.log_file.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+        """The last of what ``tidegate run`` and Envoy printed."""
+        parts = []
+        for path in (self.log_file, self.directory / "state" / "envoy" / "envoy.log"):
+            if path.exists():
+                parts.append(f"---- {path}\n{path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors='replace')}")
+        return "\n".join(parts)
 
     def print_log(self) -> None:
         """Show the log; pytest keeps it for failures."""
-        print(f"---- tidegate run ({self.log_file})\n{self.log_tail()}----", file=sys.stderr)
+        print(self.log_tail(), file=sys.stderr)
 
 
 def policy_file(source: str) -> str:
