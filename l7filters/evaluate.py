@@ -16,7 +16,8 @@ of its destination. Each side, in this order, first match decides:
 
 A side is in default deny when a policy that selects its endpoint says so. Both sides must allow. What this host sends to its
 own endpoints always passes. Audit: a side is judged twice, by the enforcing policies (the verdict) and by all of them (the
-shadow); a flow that passes the first and not the second is *audited*.
+shadow); a flow that passes the first and not the second is *audited*. A shadow that needs a TLS context which the enforcing
+policies don't give is not judged: audit changes nothing that is sent.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from l7filters.model import (
     Protocol,
     Rule,
     RuleOrigin,
+    TlsContext,
 )
 from l7filters.parties import Party, PartyKind, find_party, named_ports, peer_holds
 from l7filters.predicates import NO_SECRETS, SecretTexts, header_actions, http_holds, server_name_holds
@@ -108,6 +110,9 @@ def _judge_side(world: World, flow: Flow, direction: Direction, subject: Party, 
     ruling = _l3_l4(tuple(c for c in covering if c.policy.mode is Mode.ENFORCE), selecting, enforced, why_not)
     audit = any(policy.mode is Mode.AUDIT for policy in selecting)
     shadowed = _l3_l4(covering, selecting, shadow, why_not) if audit else ruling
+    if shadowed.union is not None and _tls(shadowed) != _tls(ruling):
+        # Audit would have to change what is sent; such rules are reported and not judged.
+        shadowed = ruling
     if from_host:
         ruling = shadowed = replace(ruling, reason=Reason.FROM_HOST)
     outcome = ruling.outcome
@@ -128,6 +133,10 @@ def _judge_side(world: World, flow: Flow, direction: Direction, subject: Party, 
         ruling=_l7(ruling, flow, secrets),
         shadow=_l7(shadowed, flow, secrets),
     )
+
+
+def _tls(ruling: Ruling) -> tuple[TlsContext | None, TlsContext | None]:
+    return (None, None) if ruling.union is None else (ruling.union.terminating, ruling.union.originating)
 
 
 def policies_of(world: World, subject: Party) -> tuple[Policy, ...]:
@@ -396,8 +405,8 @@ def _together(rulings: tuple[Ruling, ...], problem: Problem | None) -> _Overall:
 
 
 def _ends_differ(sides: tuple[Side, ...]) -> Problem | None:
-    """Tell whether both ends redirect, and to what no one slot can judge."""
-    if len(sides) < 2 or any(side.outcome is not Outcome.REDIRECT for side in sides):
+    """Tell whether both ends' enforced rules redirect, and to what no one slot can judge. Audit alone drops nothing."""
+    if len(sides) < 2 or any(side.ruling.outcome is not Outcome.REDIRECT for side in sides):
         return None
     egress, ingress = (_content(side) for side in sides)
     contexts = ((egress.terminating, ingress.terminating), (egress.originating, ingress.originating))

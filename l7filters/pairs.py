@@ -1,6 +1,9 @@
 """Slots for flows between two local ends that both redirect: the proxy judges them once, by both ends' rules.
 
 Owns: which (egress slot, ingress slot) can meet on this node, and the slot of each such pair. Must not know ports or labels.
+
+Ends that can't be judged in one pass have no pair, and the kernel drops the flow. But where one of them redirects only for
+what policies in audit mode say, the pair is the other end's own slot: audit never drops anything.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """The pairs, their slots, and the pairs that can't be (no slot: the kernel drops such a flow as NO_PAIR)."""
+    """The pairs, the slots made for them, and the pairs that can't be (no slot: the kernel drops such a flow as NO_PAIR)."""
 
     pairs: tuple[SlotPair, ...] = ()
     slots: tuple[Slot, ...] = ()
@@ -64,12 +67,20 @@ def pair_up(met: Meetings, slots: Mapping[SlotKey, Slot]) -> Pairing:
     paired: list[Slot] = []
     problems: dict[PolicyProblem, None] = {}
     for egress_key, ingress_key in met:
-        pair = _pair_slot(slots[egress_key], slots[ingress_key])
-        if isinstance(pair, str):
-            problems.update(dict.fromkeys(_pair_problems(egress_key, ingress_key, pair)))
-        else:
+        egress, ingress = slots[egress_key], slots[ingress_key]
+        pair = _pair_slot(egress, ingress)
+        if isinstance(pair, Slot):
             pairs.append(SlotPair(egress_key, ingress_key, pair.key))
             paired.append(pair)
+            continue
+        judged = next((key for slot, key in ((egress, ingress_key), (ingress, egress_key)) if _only_audited(slot)), None)
+        if judged is not None:
+            pairs.append(SlotPair(egress_key, ingress_key, judged))
+        outcome = "are not judged together" if judged is None else "are not audited"
+        message = f"rules at both ends of a local flow {outcome}: {pair}"
+        for slot in (egress, ingress):
+            if slot.key != judged:
+                problems.update(dict.fromkeys(_pair_problems(slot, message)))
     return Pairing(tuple(pairs), tuple(paired), tuple(problems))
 
 
@@ -110,9 +121,21 @@ def _pair_slot(egress: Slot, ingress: Slot) -> Slot | str:
     )
 
 
-def _pair_problems(egress: SlotKey, ingress: SlotKey, reason: str) -> Iterable[PolicyProblem]:
-    message = f"a local flow meets egress and ingress rules that can't be judged together: {reason}"
-    for name in (*(egress.egress or ()), *(ingress.ingress or ())):
+def _only_audited(slot: Slot) -> bool:
+    """Tell whether all that is enforced in ``slot`` is to let everything pass."""
+    side = slot.egress or slot.ingress
+    assert side is not None
+    rules = side.enforced
+    lenient = bool(rules.allow_all) and rules.any_server_name and not rules.allow and not rules.deny
+    return side.shadow is not None and lenient and slot.terminating_tls is None and slot.originating_tls is None
+
+
+def _pair_problems(slot: Slot, message: str) -> Iterable[PolicyProblem]:
+    """Yield a problem for every rule of ``slot`` that restricts what is said."""
+    side = slot.egress or slot.ingress
+    assert side is not None
+    unconcerned = {str(origin) for origin in side.enforced.allow_all} if _only_audited(slot) else set()
+    for name in slot.key.egress or slot.key.ingress or ():
         policy, _, path = name.partition(":")
-        if policy != IMPLICIT_ALLOW.policy:
+        if policy != IMPLICIT_ALLOW.policy and name not in unconcerned:
             yield PolicyProblem(PolicyKey(policy), path, message, "use one protocol and one TLS context at both ends")

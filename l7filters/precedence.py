@@ -25,13 +25,14 @@ The order, first match decides:
 Audit: clauses of policies in audit mode are left out of the enforced verdict. Their shadow is the verdict of all clauses
 together, found by the same list. Where the enforced verdict passes and the shadow would drop, ``would_deny`` is set; where
 the shadow restricts L7, the flow is redirected to a slot that enforces the one and reports the other. Nothing in audit mode
-turns into a drop.
+turns into a drop, so a TLS context can't be audited: it would change what is sent. Where the shadow needs one that the enforced
+rules don't have, it is left out and reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import assert_never
 
@@ -173,6 +174,14 @@ def _beside_shadow(
     enforced: _Judgement, shadow: _Judgement, enforcing: Sequence[Clause], everything: Sequence[Clause], stance: Stance
 ) -> Resolved:
     """Combine an enforced verdict that passes with its shadow; without audit they are the same object."""
+    if shadow.content is not None and _contexts_of(shadow.content) != _contexts_of(enforced.content):
+        unseen = _Conflict(
+            "a TLS context can't be audited: it would change what is sent",
+            "use the TLS context of an enforced rule, or none",
+            tuple(clause for clause in everything if clause.audit and (clause.terminating_tls or clause.originating_tls)),
+        )
+        shadow = replace(enforced, problems=unseen.problems())
+        everything, stance = enforcing, replace(stance, audited=False)
     would_deny = shadow.kind in (_Kind.DENY, _Kind.DEFAULT_DENY)
     if enforced.content is None and shadow.content is None:
         return Resolved(Allow(enforced.origins, would_deny), None, shadow.problems)
@@ -187,7 +196,11 @@ def _beside_shadow(
     shadow_rules = shadow.content.rules if shadow.content.rules != rules else None
     key = _slot_key(shadow.content.protocol, everything, stance, with_shadow=stance.audited)
     slot = _slot(key, shadow.content, rules, shadow_rules, stance.direction)
-    return Resolved(Redirect(key, enforced.origins), slot)
+    return Resolved(Redirect(key, enforced.origins), slot, shadow.problems)
+
+
+def _contexts_of(content: _Content | None) -> tuple[TlsContext | None, TlsContext | None]:
+    return (None, None) if content is None else (content.terminating_tls, content.originating_tls)
 
 
 def _slot_key(protocol: L7Protocol, clauses: Sequence[Clause], stance: Stance, *, with_shadow: bool) -> SlotKey:

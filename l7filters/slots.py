@@ -211,10 +211,10 @@ def _heirs(
             heirs[old] = heir
     ends = {**heirs, **{key: key for key in present}}
     pairs = {(pair.egress, pair.ingress): pair.pair for pair in compiled.pairs}
-    for pair in previous.pairs:
+    for pair in previous.pairs:  # A pair may be one end's own slot; that one has been seen to.
         if pair.egress in ends and pair.ingress in ends and pair.pair in ids and pair.pair not in present:
             successor = pairs.get((ends[pair.egress], ends[pair.ingress]))
-            if successor is not None:
+            if successor is not None and pair.pair not in targets:
                 heirs[pair.pair] = successor
     return heirs
 

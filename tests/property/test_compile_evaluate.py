@@ -5,17 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l7filters.decision import Flow, Outcome, Side, Union
+from l7filters.decision import Flow, Outcome, Problem, Side, Union
 from l7filters.evaluate import evaluate
 from l7filters.identity import Reserved
 from l7filters.ir import Redirect, RuleSet
-from l7filters.lookup import would_deny
+from l7filters.lookup import Dropped, would_deny
+from l7filters.lookup import Flow as Packet
 from l7filters.model import Direction, Protocol
 from l7filters.world import Address, Endpoint, World
 from tests.support.random_worlds import FLOWS, OUTSIDE, REMOTE_NODES, worlds
 from tests.support.worlds import View, kind
 
-FLOWS_PER_WORLD = 12
+FLOWS_PER_WORLD = 40
 
 Other = Endpoint | Address
 
@@ -55,7 +56,7 @@ def test_compiled_entries_say_what_the_evaluator_says(seen: World, data: st.Data
     questions = st.tuples(
         st.sampled_from(local), st.sampled_from(others), st.sampled_from(list(Direction)), st.sampled_from(FLOWS)
     )
-    for subject, other, way, what in data.draw(st.lists(questions, max_size=FLOWS_PER_WORLD)):
+    for subject, other, way, what in data.draw(st.lists(questions, min_size=FLOWS_PER_WORLD, max_size=FLOWS_PER_WORLD)):
         peer = other.name if isinstance(other, Endpoint) else str(other)
         if way is Direction.INGRESS and view.number(peer) == int(Reserved.HOST):
             continue  # What the host sends to its own endpoints is passed before any entry is looked at.
@@ -75,3 +76,20 @@ def test_compiled_entries_say_what_the_evaluator_says(seen: World, data: st.Data
             if side.shadow.union is not None:
                 assert content(rules.shadow or rules.enforced) == union_content(side.shadow.union), where
             assert view.slot(verdict).key.protocol is (side.shadow.union or side.ruling.union).protocol, where
+
+
+@given(worlds(plain=False))
+def test_flows_between_local_ends_are_judged_as_the_evaluator_judges_them(seen: World) -> None:
+    view = View.of(seen)
+    local = [one for one in seen.endpoints if one.is_local]
+    for sender in local:
+        for receiver in local:
+            for protocol, port in FLOWS:
+                decision = evaluate(seen, Flow(sender.key, receiver.key, protocol, port))
+                found = view.entries.judge(Packet(view.number(sender.name), view.number(receiver.name), protocol, port))
+                where = (sender.name, receiver.name, protocol, port)
+                if isinstance(found, Dropped):
+                    assert decision.outcome is Outcome.DENY, where
+                    assert found.no_pair == (decision.problem is Problem.ENDS_DIFFER), where
+                else:
+                    assert decision.outcome is (Outcome.ALLOW if found.slot is None else Outcome.REDIRECT), where

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from l7filters.model import DnsRule, L7Protocol, L7Rules, Policy
+from l7filters.ir import Redirect
+from l7filters.lookup import Flow, Passed
+from l7filters.model import DnsRule, L7Protocol, L7Rules, Policy, TlsContext
 from l7filters.precedence import IMPLICIT_ALLOW, IMPLICIT_AUDIT_DENY
 from tests.support.worlds import To, View, allow, deny, endpoint, http, kind, origin, paths, pods, policy, world
 
@@ -117,3 +119,46 @@ def test_several_audits_share_one_shadow() -> None:
     shadow = view.rules(view.ingress("web", "client", "80")).shadow
     assert shadow is not None
     assert sorted(paths(shadow.allow)) == ["/a", "/b"]
+
+
+SECRET = TlsContext("default", "secret")
+
+
+@pytest.mark.parametrize(
+    ("enforced", "expected"),
+    [
+        (To("443"), "allow"),
+        (To("443", http=(http(),)), "http"),
+        (To("443", names=("a.example",)), "tls"),
+        (To("443", http=(http(),), terminating=SECRET), "http"),
+    ],
+)
+def test_audited_tls_context_never_changes_what_is_sent(enforced: To, expected: str) -> None:
+    audited = To("443", http=(http("GET", "/a"),), names=enforced.names, terminating=SECRET)
+    alone = seen(enforce(allow(CLIENT, enforced)))
+    view = seen(enforce(allow(CLIENT, enforced)), audit(allow(CLIENT, audited)))
+    verdict = view.ingress("web", "client", "443")
+    assert kind(verdict) == expected
+    if isinstance(verdict, Redirect):
+        before = alone.slot(alone.ingress("web", "client", "443"))
+        assert view.slot(verdict).terminating_tls == before.terminating_tls
+    reported = [problem for problem in view.compiled.problems if "can't be audited" in problem.message]
+    assert len(reported) == (0 if enforced.terminating else 1)
+
+
+def test_audited_rules_at_one_end_never_drop_what_the_other_end_passes() -> None:
+    sends = policy("sends", "app=client", egress=[allow(None, To("443", names=("a.example",)))])
+    receives = policy("receives", "app=web", ingress=[allow(None, To("443", http=(http(),)))], audit=True)
+    view = seen(sends, receives)
+    sent = view.egress("client", "web", "443")
+    assert isinstance(sent, Redirect)
+    assert view.entries.judge(Flow(view.number("client"), view.number("web"), 6, 443)) == Passed(sent.slot)
+    (problem,) = view.compiled.problems
+    assert (problem.policy, "not audited" in problem.message) == ("cnp/default/receives", True)
+
+
+def test_two_audited_ends_that_differ_pass() -> None:
+    sends = policy("sends", "app=client", egress=[allow(None, To("443", names=("a.example",)))], audit=True)
+    receives = policy("receives", "app=web", ingress=[allow(None, To("443", http=(http(),)))], audit=True)
+    view = seen(sends, receives)
+    assert isinstance(view.entries.judge(Flow(view.number("client"), view.number("web"), 6, 443)), Passed)
