@@ -137,7 +137,10 @@ class NodePeer:
 
 @dataclass(frozen=True, slots=True)
 class FqdnPeer:
-    """Addresses that DNS gave the selected endpoint for a matching name. Exactly one of the first two is set."""
+    """Addresses that DNS gave the selected endpoint for a matching name. Exactly one of the first two is set.
+
+    Names and patterns (also in ``excepts``, which are patterns) are lower case, without the trailing dot.
+    """
 
     match_name: str | None = None
     match_pattern: str | None = None
@@ -154,7 +157,7 @@ Peer = EndpointPeer | EntityPeer | CidrPeer | CidrGroupPeer | ServicePeer | Node
 class PortSpec:
     """Ports of a rule. ``port`` is a number (0: every port) or a named port; ``end_port`` makes it a closed range.
 
-    For ICMP and ICMPv6 ``port`` is the message type.
+    For ICMP and ICMPv6 ``port`` is the message type, and 0 is type 0 (echo reply), not "every".
     """
 
     protocol: Protocol
@@ -191,7 +194,10 @@ class StringMatch:
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
-    """A key of a Secret. Only the reference is here; values stay in the secret store and never print."""
+    """A key of a Secret. Only the reference is here; values stay in the secret store and never print.
+
+    ``key`` empty: the only key of a Secret that has exactly one (Cilium's form, which names none).
+    """
 
     namespace: str
     name: str
@@ -267,7 +273,7 @@ class KafkaRule:
 
 @dataclass(frozen=True, slots=True)
 class DnsRule:
-    """One DNS rule on the queried name; ``query_types`` empty: any type."""
+    """One DNS rule on the queried name; ``query_types`` (upper case) empty: any type. Names as in FqdnPeer."""
 
     origin: RuleOrigin
     match_name: str | None = None

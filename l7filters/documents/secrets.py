@@ -5,7 +5,7 @@ Owns: the value of a Secret document and the store that looks keys up. Must not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from l7filters.model import SecretRef
@@ -42,6 +42,9 @@ class SecretStore:
 
     def __len__(self) -> int:
         return len(self._secrets)
+
+    def __iter__(self) -> Iterator[Secret]:
+        return iter(self._secrets.values())
 
     def get(self, namespace: str, name: str) -> Secret | None:
         """Return the Secret or None."""

@@ -11,6 +11,7 @@ from tidegate.sources.endpoints import (
     with_namespaces,
 )
 from tidegate.sources.ledger import DirectoryState, DocumentStatus
+from tidegate.sources.secrets import SecretsSource, SecretsState
 
 __all__ = [
     "DirectorySource",
@@ -20,6 +21,8 @@ __all__ = [
     "EndpointsSource",
     "EndpointsState",
     "ParsedEndpoints",
+    "SecretsSource",
+    "SecretsState",
     "parse_endpoints",
     "with_backends",
     "with_namespaces",

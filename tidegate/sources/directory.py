@@ -7,21 +7,19 @@ when a file is read files.py's, when to look watching.py's. Files directly in th
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from l7filters.documents import DocumentError, parse_documents
 from tidegate.sources.files import FileReader, FileText
 from tidegate.sources.ledger import DirectoryState, FileLedger, merge, record, record_unreadable
-from tidegate.sources.watching import RESCAN_SECONDS, ChangeWatch
+from tidegate.sources.watching import states_of
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILES_MAX = 100_000
 """Of one directory; each costs a stat per look."""
-_NS = 1_000_000_000
 
 
 class DirectorySource:
@@ -38,7 +36,6 @@ class DirectorySource:
         self._ledgers: dict[str, FileLedger] = {}
         self._state = DirectoryState()
         self._again_ns: int | None = None
-        self._looked = False
 
     @property
     def state(self) -> DirectoryState:
@@ -50,11 +47,6 @@ class DirectorySource:
         """When the last look wants another one; None: it left no file for later."""
         return self._again_ns
 
-    @property
-    def settled(self) -> bool:
-        """Whether the last look left no file for later."""
-        return self._looked and self._again_ns is None
-
     def look(self) -> DirectoryState:
         """Look at the directory once and return its state; the same object if nothing changed. Blocks on the disk."""
         paths, error = self._list()
@@ -65,26 +57,12 @@ class DirectorySource:
                 self._take(change)
         else:
             self._again_ns = None
-        self._looked = True
         self._state = merge(self._ledgers, self._state, error)
         return self._state
 
-    async def watch(self) -> AsyncIterator[DirectoryState]:
+    def watch(self) -> AsyncGenerator[DirectoryState, None]:
         """Yield the state, and again after every change. Never ends; close the iterator to stop."""
-        watch = ChangeWatch(self._directory)
-        shown: DirectoryState | None = None
-        try:
-            while True:
-                watch.renew()
-                state = await asyncio.to_thread(self.look)
-                # A first state without files that were just being written would withdraw their policies for a moment.
-                if state is not shown and (shown is not None or self._again_ns is None):
-                    shown = state
-                    yield state
-                wait_seconds = RESCAN_SECONDS if self._again_ns is None else self._again_ns / _NS
-                await watch.wait(wait_seconds)
-        finally:
-            watch.close()
+        return states_of(self, self._directory)
 
     def _list(self) -> tuple[list[Path], DocumentError | None]:
         paths: list[Path] = []

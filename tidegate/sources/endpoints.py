@@ -18,10 +18,9 @@ Must not know policies. Labels of namespaces come from Namespace documents: ``wi
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -36,7 +35,7 @@ from l7filters.labels import NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX
 from l7filters.model import Protocol
 from l7filters.world import Address, Endpoint, NamedPort, Service
 from tidegate.sources.files import FileReader
-from tidegate.sources.watching import RESCAN_SECONDS, ChangeWatch
+from tidegate.sources.watching import states_of
 
 ENDPOINTS_MAX = 100_000
 ADDRESSES_MAX = 16
@@ -48,7 +47,6 @@ INTERFACE_CHARS_MAX = 15
 CGROUP_CHARS_MAX = 4096
 METADATA_NAME_LABEL = "kubernetes.io/metadata.name"
 _INTERFACE = re.compile(r"[^/\s:]+\Z")
-_NS = 1_000_000_000
 
 
 class _PortProtocol(StrEnum):
@@ -356,17 +354,6 @@ class EndpointsSource:
             self.state = unreadable(self.state, name, "does not exist", hint)
         return self.state
 
-    async def watch(self) -> AsyncIterator[EndpointsState]:
+    def watch(self) -> AsyncGenerator[EndpointsState, None]:
         """Yield the state, and again after every change. Never ends; close the iterator to stop."""
-        watch = ChangeWatch(self.path.parent)
-        shown: EndpointsState | None = None
-        try:
-            while True:
-                watch.renew()
-                state = await asyncio.to_thread(self.look)
-                if state is not shown and (shown is not None or self._again_ns is None):
-                    shown = state
-                    yield state
-                await watch.wait(RESCAN_SECONDS if self._again_ns is None else self._again_ns / _NS)
-        finally:
-            watch.close()
+        return states_of(self, self.path.parent)

@@ -30,12 +30,16 @@ Stamp = tuple[int, int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class FileText:
-    """What a changed file holds: its text, or the problem with it. ``removed``: it is gone for good."""
+    """What a changed file holds: its text, or the problem with it. ``removed``: it is gone for good.
+
+    ``data`` is set whenever the file could be read, so that a reader of bytes can do without the text.
+    """
 
     path: Path
     text: str | None = None
     problem: str = ""
     hint: str = ""
+    data: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def removed(self) -> bool:
@@ -157,7 +161,7 @@ def _stamp(found: os.stat_result) -> Stamp:
 
 def _decoded(path: Path, data: bytes) -> FileText:
     try:
-        return FileText(path, data.decode("utf-8-sig"))
+        return FileText(path, data.decode("utf-8-sig"), data=data)
     except UnicodeDecodeError as error:
         problem = f"is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
-        return FileText(path, problem=problem, hint="save it as UTF-8")
+        return FileText(path, problem=problem, hint="save it as UTF-8", data=data)

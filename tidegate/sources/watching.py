@@ -1,6 +1,7 @@
 """Being woken when a directory changes.
 
-Owns: the inotify watch (watchfiles' native watcher), its re-establishment and its end. Wakes only say "look again": what
+Owns: the inotify watch (watchfiles' native watcher), its re-establishment and its end, and the loop that turns a source's
+looks into states. Wakes only say "look again": what
 changed is found by scanning, so a lost or doubled event costs a scan, never an update. Must not know what is in the files.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
@@ -21,6 +24,42 @@ STEP_MS = 20
 """A burst of events ends when nothing happened for this long."""
 DEBOUNCE_MS = 200
 """A burst wakes at the latest after this long, however long it goes on."""
+
+_NS = 1_000_000_000
+State = TypeVar("State")
+State_co = TypeVar("State_co", covariant=True)
+
+
+class Source(Protocol[State_co]):
+    """What can be looked at."""
+
+    def look(self) -> State_co:
+        """Look once; the same object as before if nothing changed. Blocks on the disk."""
+
+    @property
+    def again_ns(self) -> int | None:
+        """When the last look wants another one; None: it left nothing for later."""
+
+
+async def states_of(source: Source[State], directory: Path, *, recursive: bool = False) -> AsyncGenerator[State, None]:
+    """Yield the state of ``source``, whose files are in ``directory``, and again after every change; never ends.
+
+    A slow consumer misses intermediate states, never the latest.
+    """
+    watch = ChangeWatch(directory, recursive=recursive)
+    shown: State | None = None
+    try:
+        while True:
+            watch.renew()
+            state = await asyncio.to_thread(source.look)
+            again_ns = source.again_ns
+            # A first state without files that were just being written would withdraw their policies for a moment.
+            if state is not shown and (shown is not None or again_ns is None):
+                shown = state
+                yield state
+            await watch.wait(RESCAN_SECONDS if again_ns is None else again_ns / _NS)
+    finally:
+        watch.close()
 
 
 class ChangeWatch:

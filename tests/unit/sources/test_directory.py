@@ -171,7 +171,7 @@ def test_configmap_swap_is_one_step(tmp_path: Path) -> None:
 
 
 def test_directory_behind_a_swapped_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.sources.directory.RESCAN_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "RESCAN_SECONDS", 0.1)
     for version in ("1", "2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "a.yaml").write_text(policy("a", f"/{version}"))
@@ -190,7 +190,7 @@ def test_directory_behind_a_swapped_link_is_followed(tmp_path: Path, monkeypatch
 
 
 def test_directory_that_vanishes_keeps_its_policies_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.sources.directory.RESCAN_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "RESCAN_SECONDS", 0.1)
     monkeypatch.setattr(watching, "POLL_SECONDS", 0.05)
     directory = tmp_path / "policies"
     directory.mkdir()
@@ -226,7 +226,7 @@ def test_directory_that_comes_later_is_read_when_it_comes(tmp_path: Path, monkey
 
 def test_missed_events_are_made_up_by_the_rescan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A link whose target is edited elsewhere makes no event in the watched directory."""
-    monkeypatch.setattr("tidegate.sources.directory.RESCAN_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "RESCAN_SECONDS", 0.1)
     directory, target = tmp_path / "policies", tmp_path / "target.yaml"
     directory.mkdir()
     target.write_text(policy("a"))
