@@ -185,6 +185,7 @@ class Config(ctypes.Structure):
         ("proxy_port_min", c_uint16),
         ("proxy_port_max", c_uint16),
         ("pad", c_uint32),
+        ("netns_cookie", c_uint64),
         ("host_ipv4", Address),
         ("host_ipv6", Address),
     ]
@@ -349,3 +350,9 @@ class OriginKey(ctypes.Structure):
     """``struct tg_origin_key``."""
 
     _fields_ = [("client", Address), ("client_port_be", c_uint16), ("proxy_port_be", c_uint16)]
+
+
+class ListenerKey(ctypes.Structure):
+    """``struct tg_listener_key``."""
+
+    _fields_ = [("port", c_uint16), ("is_ipv6", c_uint8), ("pad", c_uint8)]

@@ -16,6 +16,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -160,16 +161,16 @@ def detach_interface(root: PinRoot, interface: str, side: Side) -> None:
     with IPRoute() as netlink:
         with contextlib.suppress(NetlinkError):
             netlink.tc("del-filter", "bpf", ifindex, handle=FILTER_HANDLE, parent=_PARENT[side], prio=FILTER_PRIORITY)
-        if not any(_has_filters(netlink, ifindex, parent) for parent in _PARENT.values()):
+        if not any(_filters(netlink, ifindex, parent) for parent in _PARENT.values()):
             with contextlib.suppress(NetlinkError):
                 netlink.tc("del", "clsact", ifindex)
 
 
-def _has_filters(netlink: IPRoute, ifindex: int, parent: int) -> bool:
+def _filters(netlink: IPRoute, ifindex: int, parent: int) -> list[Any]:
     try:
-        return bool(list(netlink.get_filters(index=ifindex, parent=parent)))
+        return list(netlink.get_filters(index=ifindex, parent=parent))
     except NetlinkError:
-        return False
+        return []
 
 
 def _remove_link(path: str) -> None:
@@ -205,6 +206,36 @@ def detach_by_link(root: PinRoot, name: str) -> None:
     """Remove a link made by ``attach_by_link``."""
     with contextlib.suppress(FileNotFoundError):
         _remove_link(root.link(name))
+
+
+def replace_by_link(root: PinRoot, name: str, program: str) -> None:
+    """Give a pinned link another program; a link whose target is gone is removed."""
+    program_fd = bpf.get(root.program(program))
+    link_fd = bpf.get(root.link(name))
+    try:
+        bpf.link_update(link_fd, program_fd)
+    except KernelError as error:
+        if error.code != errno.ENOLINK:
+            raise
+        os.unlink(root.link(name))
+    finally:
+        os.close(link_fd)
+        os.close(program_fd)
+
+
+def remove_filters(interface: str) -> None:
+    """Remove the clsact filters that we left on an interface of an older kernel."""
+    with contextlib.suppress(OSError), IPRoute() as netlink:
+        ifindex = socket.if_nametoindex(interface)
+        for side, parent in _PARENT.items():
+            if any(_is_ours(item) for item in _filters(netlink, ifindex, parent)):
+                detach_interface(PinRoot("/nonexistent"), interface, Side(side))
+
+
+def _is_ours(item: Any) -> bool:
+    options = item.get_attr("TCA_OPTIONS")
+    name = options.get_attr("TCA_BPF_NAME") if options is not None else None
+    return item["handle"] == FILTER_HANDLE and str(name or "").startswith("tg_")
 
 
 def attached_links(root: PinRoot) -> tuple[str, ...]:

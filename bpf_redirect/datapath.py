@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from bpf_redirect import abi, attach, host, sockets, sync
+from bpf_redirect import abi, attach, bpf, cgroups, host, sockets, sync
 from bpf_redirect.attach import Attachment, Side
 from bpf_redirect.conntrack import ConntrackEntry, delete_entry, read_entries
 from bpf_redirect.encode import address_struct, decode_struct, encode_u32
@@ -51,11 +53,32 @@ class DatapathSettings:
     events_burst: int = 2000
     host_ipv4: IPv4Address | None = None
     host_ipv6: IPv6Address | None = None
+    proxy_cgroup: str = ""
+    """Where the proxy runs, from the root of cgroup v2; narrows what its SO_ORIGINAL_DST costs others. Empty: the root."""
 
     @property
     def proxy_port_max(self) -> int:
         """The port of the last slot."""
         return self.proxy_port_min + abi.SLOTS_MAX - 1
+
+
+# The programs of a selected cgroup, and those of the whole host.
+_WORKLOAD_PROGRAMS = {
+    "tg_connect4": bpf.AttachType.CGROUP_INET4_CONNECT,
+    "tg_connect6": bpf.AttachType.CGROUP_INET6_CONNECT,
+    "tg_sendmsg4": bpf.AttachType.CGROUP_UDP4_SENDMSG,
+    "tg_sendmsg6": bpf.AttachType.CGROUP_UDP6_SENDMSG,
+    "tg_getpeer4": bpf.AttachType.CGROUP_INET4_GETPEERNAME,
+    "tg_getpeer6": bpf.AttachType.CGROUP_INET6_GETPEERNAME,
+}
+_SO_NETNS_COOKIE = 71
+_NETNS_FILE = "/proc/thread-self/ns/net"
+
+
+def _netns_cookie() -> int:
+    """Return the kernel's number of this network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return int(struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0])
 
 
 def _load_error(answer: Mapping[str, object]) -> Exception:
@@ -130,6 +153,9 @@ class Datapath:
         host.change_sysctls(host.wanted_sysctls(self.settings.names), self.settings.state_directory)
         self._attach(self.settings.names.hairpin_peer, Side.INGRESS, "tg_from_hair")
         self._configure(hairpin_ifindex)
+        root = str(cgroups.mount_point())
+        attach.attach_by_link(self._root, "root-tg_sock_ops", "tg_sock_ops", root, bpf.AttachType.CGROUP_SOCK_OPS)
+        attach.attach_by_link(self._root, "net-tg_sk_lookup", "tg_sk_lookup", _NETNS_FILE, bpf.AttachType.SK_LOOKUP)
 
     def close(self) -> None:
         """Close the descriptors; the data plane goes on."""
@@ -146,6 +172,8 @@ class Datapath:
                 attach.detach_by_link(self._root, name)
             else:
                 attach.detach_interface(self._root, interface[1], interface[0])
+        for _, interface_name in socket.if_nameindex():
+            attach.remove_filters(interface_name)
         host.remove_hairpin(self.settings.names)
         host.remove_routes(self.settings.names)
         host.restore_sysctls(self.settings.state_directory)
@@ -172,6 +200,24 @@ class Datapath:
         """Leave an uplink; fine if it is gone."""
         attach.detach_interface(self._root, interface, Side.INGRESS)
 
+    def attach_cgroup(self, cgroup: str) -> int:
+        """Attach to a host workload's cgroup (named from the root of cgroup v2) and to the proxy's; return the cgroup's id.
+
+        Connections that are open stay as they are. Until the id is in the applied state, nothing is judged.
+        """
+        directory = cgroups.directory_of(cgroup)
+        number = cgroups.cgroup_id(directory)
+        for program, kind in _WORKLOAD_PROGRAMS.items():
+            attach.attach_by_link(self._root, f"cgroup-{number}-{program}", program, str(directory), kind)
+        proxy = str(cgroups.directory_of(self.settings.proxy_cgroup))
+        attach.attach_by_link(self._root, "proxy-tg_getsockopt", "tg_getsockopt", proxy, bpf.AttachType.CGROUP_GETSOCKOPT)
+        return number
+
+    def detach_cgroup(self, number: int) -> None:
+        """Leave a cgroup by its id; fine if it is gone."""
+        for program in _WORKLOAD_PROGRAMS:
+            attach.detach_by_link(self._root, f"cgroup-{number}-{program}")
+
     def _attach(self, interface: str, side: Side, program: str) -> Attachment:
         return attach.attach_interface(self._root, interface, side, program)
 
@@ -180,6 +226,7 @@ class Datapath:
         for name in attach.attached_links(self._root):
             interface = attach.interface_of(name)
             if interface is None:
+                attach.replace_by_link(self._root, name, name.rpartition("-")[2])
                 continue
             side, interface_name = interface
             program = self._program_on(side, interface_name)
@@ -221,7 +268,7 @@ class Datapath:
         raw = self.maps["tg_config"].lookup(encode_u32(0))
         assert raw is not None
         settings = self.settings
-        flags = abi.ConfigFlag(0)
+        flags = abi.ConfigFlag.TIME_WAIT_LOOKUP
         if settings.deny_reply:
             flags |= abi.ConfigFlag.DENY_REPLY
         if settings.ct_missing_reset:
@@ -235,6 +282,7 @@ class Datapath:
             events_burst=settings.events_burst,
             proxy_port_min=settings.proxy_port_min,
             proxy_port_max=settings.proxy_port_max,
+            netns_cookie=_netns_cookie(),
             host_ipv4=address_struct(settings.host_ipv4),
             host_ipv6=address_struct(settings.host_ipv6),
         )

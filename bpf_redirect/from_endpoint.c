@@ -17,15 +17,6 @@ static __always_inline bool tg_is_own_address(const struct tg_endpoint *endpoint
 	return false;
 }
 
-/* 127.0.0.0/8, 0.0.0.0, ::1 and :: do not belong on a wire. */
-static __always_inline bool tg_is_loopback(const struct tg_address *address)
-{
-	if (tg_is_ipv4_mapped(address))
-		return (bpf_ntohl(address->words[3]) >> 24) == 127 || !address->words[3];
-	return !address->words[0] && !address->words[1] && !address->words[2] &&
-	       bpf_ntohl(address->words[3]) <= 1;
-}
-
 static __always_inline bool tg_dials_proxy_port(const struct tg_packet *packet,
 						const struct tg_config *config)
 {

@@ -46,6 +46,15 @@ PROGRAMS = (
     ProgramSpec("tg_to_endp", bpf.ProgramType.SCHED_CLS),
     ProgramSpec("tg_from_net", bpf.ProgramType.SCHED_CLS),
     ProgramSpec("tg_from_hair", bpf.ProgramType.SCHED_CLS),
+    ProgramSpec("tg_sk_lookup", bpf.ProgramType.SK_LOOKUP, bpf.AttachType.SK_LOOKUP),
+    ProgramSpec("tg_connect4", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_INET4_CONNECT),
+    ProgramSpec("tg_connect6", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_INET6_CONNECT),
+    ProgramSpec("tg_sendmsg4", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_UDP4_SENDMSG),
+    ProgramSpec("tg_sendmsg6", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_UDP6_SENDMSG),
+    ProgramSpec("tg_getpeer4", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_INET4_GETPEERNAME),
+    ProgramSpec("tg_getpeer6", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_INET6_GETPEERNAME),
+    ProgramSpec("tg_sock_ops", bpf.ProgramType.SOCK_OPS, bpf.AttachType.CGROUP_SOCK_OPS),
+    ProgramSpec("tg_getsockopt", bpf.ProgramType.CGROUP_SOCKOPT, bpf.AttachType.CGROUP_GETSOCKOPT),
 )
 
 
@@ -107,7 +116,7 @@ def compile_programs(map_fds: Mapping[str, int], names: tuple[str, ...]) -> dict
     except ImportError as error:
         raise CompileError(f"error: {error}") from error
     includes = [SOURCE_DIRECTORY, "/usr/include", *sorted(glob.glob(f"/usr/include/{platform.machine()}-linux-gnu"))]
-    flags = [f"-I{path}" for path in includes]
+    flags = ["-Werror=implicit-function-declaration", *(f"-I{path}" for path in includes)]
     flags += [f"-DTG_MAP_FD_{name}={fd}" for name, fd in map_fds.items()]
     with _stderr_captured() as messages:
         try:

@@ -172,10 +172,11 @@ struct tg_config {
 	__u16 proxy_port_min;
 	__u16 proxy_port_max;
 	__u32 pad;
+	__u64 netns_cookie; /* of this host: what other namespaces listen on is not the proxy's */
 	struct tg_address host_ipv4; /* source of host workloads' redirected connections */
 	struct tg_address host_ipv6;
 };
-_Static_assert(sizeof(struct tg_config) == 64, "tg_config");
+_Static_assert(sizeof(struct tg_config) == 72, "tg_config");
 
 #define TG_IPCACHE_PREFIX_MAX 128
 struct tg_ipcache_key {
@@ -336,5 +337,31 @@ struct tg_origin_key {
 	__be16 proxy_port_be;
 };
 _Static_assert(sizeof(struct tg_origin_key) == 20, "tg_origin_key");
+
+/* tg_listeners: which proxy port -> the socket that listens there on loopback. */
+struct tg_listener_key {
+	__u16 port;
+	__u8 is_ipv6;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct tg_listener_key) == 4, "tg_listener_key");
+
+/* What SO_ORIGINAL_DST answers: struct sockaddr_in and sockaddr_in6, without their headers. */
+struct tg_sockaddr_in {
+	__u16 family;
+	__be16 port_be;
+	__be32 address;
+	__u8 zero[8];
+};
+_Static_assert(sizeof(struct tg_sockaddr_in) == 16, "tg_sockaddr_in");
+
+struct tg_sockaddr_in6 {
+	__u16 family;
+	__be16 port_be;
+	__u32 flow;
+	struct tg_address address;
+	__u32 scope;
+};
+_Static_assert(sizeof(struct tg_sockaddr_in6) == 28, "tg_sockaddr_in6");
 
 #endif

@@ -5,6 +5,9 @@
 
 #define TG_ETH_BYTES 14
 
+/* The compiler may not move memory accesses across. */
+#define barrier() asm volatile("" ::: "memory")
+
 #define TG_ETHERTYPE_IPV4  0x0800
 #define TG_ETHERTYPE_ARP   0x0806
 #define TG_ETHERTYPE_VLAN  0x8100
@@ -96,6 +99,15 @@ static __always_inline bool tg_is_ipv4_mapped(const struct tg_address *address)
 {
 	return !address->words[0] && !address->words[1] &&
 	       address->words[2] == bpf_htonl(0xffff);
+}
+
+/* 127.0.0.0/8, 0.0.0.0, ::1 and :: do not belong on a wire. */
+static __always_inline bool tg_is_loopback(const struct tg_address *address)
+{
+	if (tg_is_ipv4_mapped(address))
+		return (bpf_ntohl(address->words[3]) >> 24) == 127 || !address->words[3];
+	return !address->words[0] && !address->words[1] && !address->words[2] &&
+	       bpf_ntohl(address->words[3]) <= 1;
 }
 
 #endif
