@@ -5,17 +5,16 @@ Owns: StringMatch's notation, and the checks that a path rule can match at all. 
 
 from __future__ import annotations
 
-import re
 from urllib.parse import quote
 
 from l7filters.documents.reader import Node
 from l7filters.documents.regex import regex
+from l7filters.http import normalise_path
 from l7filters.model import MatchKind, StringMatch
 
+_PATH_SAFE = "/%:@!$&'()*+,;=~-._"
+
 VALUE_CHARS_MAX = 4096
-_UNRESERVED_ESCAPE = re.compile(r"%(?:2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
-_SLASH_ESCAPE = re.compile(r"%(?:2[fF]|5[cC])")
-_BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 
 def path_problem(path: str) -> tuple[str, str] | None:
@@ -24,18 +23,13 @@ def path_problem(path: str) -> tuple[str, str] | None:
         return "must begin with '/'", f'did you mean "/{path}"?'
     if "?" in path or "#" in path:
         return "must not hold a query or a fragment", "match the query with query: [{name: ..., value: ...}]"
-    if "//" in path or "\\" in path or _SLASH_ESCAPE.search(path):
-        return "can never match: slashes are merged and unescaped before matching", "write single plain slashes"
-    if any(segment in (".", "..") for segment in path.split("/")):
-        return "can never match: dot segments are resolved before matching", "write the resolved path"
     if not path.isascii() or " " in path:
-        return "must be percent-encoded ASCII", f'write "{quote(path, safe="/%:@!$&()*+,;=~-._" + chr(39))}"'
-    if _BAD_ESCAPE.search(path):
-        return "holds a '%' that begins no escape", "write %25 for the character itself"
-    escape = _UNRESERVED_ESCAPE.search(path)
-    if escape is not None:
-        character = chr(int(escape.group()[1:], 16))
-        return "can never match: escapes of plain characters are resolved before matching", f'write "{character}"'
+        return "must be percent-encoded ASCII", f'write "{quote(path, safe=_PATH_SAFE)}"'
+    normalised = normalise_path(path)
+    if normalised is None:
+        return "can never match: requests with such a path are refused", ""
+    if normalised != path:
+        return "can never match: paths are normalised before they are judged", f'write "{normalised}"'
     return None
 
 
