@@ -63,6 +63,7 @@ class Census:
     """Every endpoint by key, and every group in use. Compared by identity."""
 
     residents: Mapping[str, Resident] = field(default_factory=dict)
+    groups: Mapping[LabelSet, Group] = field(default_factory=dict)
     traits: Mapping[Group, GroupTraits] = field(default_factory=dict)
 
 
@@ -79,20 +80,23 @@ class Numbering:
 
 def take_census(endpoints: Iterable[Endpoint], previous: Census) -> Census:
     """Group ``endpoints``; returns ``previous`` itself when they are the same."""
-    groups = {group.label_set: group for group in previous.traits}
+    groups = dict(previous.groups)
     residents: dict[str, Resident] = {}
-    changed = False
+    touched: set[Group] = set()
     for endpoint in endpoints:
         key = endpoint.key
         known = previous.residents.get(key)
         if known is None or (known.endpoint is not endpoint and known.endpoint != endpoint):
             known = _resident(endpoint, groups)
-            changed = True
+            touched.add(known.group)
         residents[key] = known
-    if not changed and len(residents) == len(previous.residents):
+    if not touched and len(residents) == len(previous.residents):
         return previous
-    traits = _traits(residents.values(), previous.traits)
-    return Census(residents, previous.traits if traits == previous.traits else traits)
+    touched.update(known.group for key, known in previous.residents.items() if residents.get(key) is not known)
+    traits = _traits(residents.values(), touched, previous.traits)
+    if traits == previous.traits:
+        return Census(residents, previous.groups, previous.traits)
+    return Census(residents, {group.label_set: group for group in traits}, traits)
 
 
 def number_everyone(
@@ -159,11 +163,15 @@ def _resident(endpoint: Endpoint, groups: dict[LabelSet, Group]) -> Resident:
     return Resident(endpoint, group, tuple(dict.fromkeys(map(host_network, endpoint.addresses))))
 
 
-def _traits(residents: Iterable[Resident], previous: Mapping[Group, GroupTraits]) -> dict[Group, GroupTraits]:
+def _traits(
+    residents: Iterable[Resident], touched: set[Group], previous: Mapping[Group, GroupTraits]
+) -> dict[Group, GroupTraits]:
+    """Return the traits of every group that has members, those of untouched groups as they were."""
     members: dict[Group, list[Endpoint]] = {}
     for resident in residents:
-        members.setdefault(resident.group, []).append(resident.endpoint)
-    traits: dict[Group, GroupTraits] = {}
+        if resident.group in touched:
+            members.setdefault(resident.group, []).append(resident.endpoint)
+    traits = {group: one for group, one in previous.items() if group not in touched or group in members}
     for group, endpoints in members.items():
         local = [endpoint for endpoint in endpoints if endpoint.is_local]
         one = GroupTraits(
@@ -172,8 +180,8 @@ def _traits(residents: Iterable[Resident], previous: Mapping[Group, GroupTraits]
             names=_names(endpoints),
             local_names=_names(local),
         )
-        known = previous.get(group)
-        traits[group] = known if known == one else one
+        if traits.get(group) != one:
+            traits[group] = one
     return traits
 
 

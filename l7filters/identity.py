@@ -44,7 +44,7 @@ class LabelSet:
     """What an identity stands for: the labels of endpoints, or the policy prefixes that cover an address outside.
 
     ``labels`` are sorted (canonical key, value) pairs. ``cidrs`` is empty for endpoints; for an address range outside
-    the cluster it holds every prefix mentioned by some policy that contains the range.
+    the cluster it holds every prefix mentioned by some policy that contains the range, but for 0.0.0.0/0 and ::/0.
     """
 
     labels: tuple[tuple[str, str], ...] = ()

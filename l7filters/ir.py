@@ -144,7 +144,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class SlotPair:
-    """Where both ends are local and both redirect, ``pair`` judges both in one pass."""
+    """Where both ends are local and both redirect, ``pair`` judges both in one pass.
+
+    Where one end only audits and can't be judged together with the other, ``pair`` is the other end's own slot. Ends that
+    both enforce and can't be judged together have no pair: the kernel drops such a flow.
+    """
 
     egress: SlotKey
     ingress: SlotKey

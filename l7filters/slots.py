@@ -149,8 +149,9 @@ def _same_chain(old: Slot | None, new: Slot) -> bool:
 
 
 def _readdressed(previous: CompiledPolicy, compiled: CompiledPolicy) -> tuple[Network, ...]:
-    before = {entry.prefix: entry.identity for entry in previous.ipcache}
-    after = {entry.prefix: entry.identity for entry in compiled.ipcache}
+    same = set(map(id, previous.ipcache)) & set(map(id, compiled.ipcache))
+    before = {entry.prefix: entry.identity for entry in previous.ipcache if id(entry) not in same}
+    after = {entry.prefix: entry.identity for entry in compiled.ipcache if id(entry) not in same}
     ranges = {
         number
         for table in (previous.identities, compiled.identities)
