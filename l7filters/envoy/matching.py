@@ -38,8 +38,14 @@ REGEX_PROGRAM_SIZE_MAX = 2 * RE2_PROGRAM_SIZE_MAX
 """Instructions of one compiled RE2 program: what a policy may write, and as much again for what is put around it here. The
 bootstrap gives Envoy the same bound, so nothing that passes here is refused there."""
 
+ANYTHING = r"\C*"
+"""Any bytes at all. RE2's ``.`` matches no byte that isn't UTF-8, so one such byte would hide what comes after it."""
+
 QUERY_NAME = re.compile(r"[A-Za-z0-9._~\-\[\]$!*'+/@;]{1,128}")
 """Parameter names that can stand in Envoy's ``%QUERY_PARAM(name)%``."""
+
+LITERAL = re.compile(r"[A-Za-z0-9_/:%&=@~, -]*")
+"""Regular expressions without an operator: as most methods and many paths are written. Comparing is cheaper than matching."""
 
 REGEX_CACHE_ENTRIES = 4096
 
@@ -88,6 +94,8 @@ def string_matcher(match: StringMatch) -> StringMatcher:
             return StringMatcher(exact=match.value, ignore_case=match.ignore_case)
         case MatchKind.PREFIX:
             return StringMatcher(prefix=match.value, ignore_case=match.ignore_case)
+        case MatchKind.REGEX if LITERAL.fullmatch(match.value):
+            return StringMatcher(exact=match.value, ignore_case=match.ignore_case)
         case MatchKind.REGEX:
             return StringMatcher(safe_regex=regex_matcher(as_regex(match)))
         case _:
@@ -100,7 +108,7 @@ def as_regex(match: StringMatch) -> str:
         case MatchKind.EXACT:
             pattern = re.escape(match.value)
         case MatchKind.PREFIX:
-            pattern = re.escape(match.value) + ".*"
+            pattern = re.escape(match.value) + ANYTHING
         case MatchKind.REGEX:
             pattern = match.value
         case _:
@@ -111,7 +119,7 @@ def as_regex(match: StringMatch) -> str:
 def _any_element(match: StringMatch) -> StringMatcher:
     """Match if some element of a comma-separated list does, or the whole."""
     pattern = as_regex(match)
-    return StringMatcher(safe_regex=regex_matcher(rf"(?:.*,)?[ \t]*(?:{pattern})[ \t]*(?:,.*)?"))
+    return StringMatcher(safe_regex=regex_matcher(rf"(?:{ANYTHING},)?[ \t]*(?:{pattern})[ \t]*(?:,{ANYTHING})?"))
 
 
 # ---- headers ------------------------------------------------------------------------------------------------------
@@ -124,7 +132,8 @@ def header_value(header: HeaderMatch, secrets: Secrets) -> StringMatch | None:
     """
     if header.secret is None:
         return header.value
-    where = f"secret {header.secret.namespace}/{header.secret.name}, key {header.secret.key}"
+    key = f"key {header.secret.key}" if header.secret.key else "its only key"
+    where = f"secret {header.secret.namespace}/{header.secret.name}, {key}"
     value = secrets.get(header.secret)
     if value is None:
         if header.value is not None:
@@ -180,11 +189,11 @@ def path_regex(path: StringMatch) -> str:
     """Return a regular expression on the whole of ``:path`` that says the same as ``path_permission``."""
     match path.kind:
         case MatchKind.EXACT:
-            pattern = re.escape(path.value) + r"(?:\?.*)?"
+            pattern = re.escape(path.value) + rf"(?:\?{ANYTHING})?"
         case MatchKind.PREFIX if path.value.endswith("/"):
-            pattern = re.escape(path.value) + ".*"
+            pattern = re.escape(path.value) + ANYTHING
         case MatchKind.PREFIX:
-            pattern = re.escape(path.value) + r"(?:[/?].*)?"
+            pattern = re.escape(path.value) + rf"(?:[/?]{ANYTHING})?"
         case MatchKind.REGEX:
             pattern = path.value
         case _:
@@ -219,13 +228,13 @@ def _byte_spelling(byte: int) -> str:
 
 def query_occurs_regex(name: str) -> str:
     """Return a regular expression on ``:path``: the parameter occurs."""
-    return rf"[^?]*\?(?:.*&)?{_any_spelling(name)}(?:[=&].*)?"
+    return rf"[^?]*\?(?:{ANYTHING}&)?{_any_spelling(name)}(?:[=&]{ANYTHING})?"
 
 
 def query_repeats_regex(name: str) -> str:
     """Return a regular expression on ``:path``: the parameter occurs twice or more."""
     spelled = _any_spelling(name)
-    return rf"[^?]*\?(?:.*&)?{spelled}(?:=[^&]*)?&(?:.*&)?{spelled}(?:[=&].*)?"
+    return rf"[^?]*\?(?:{ANYTHING}&)?{spelled}(?:=[^&]*)?&(?:{ANYTHING}&)?{spelled}(?:[=&]{ANYTHING})?"
 
 
 def _path_matches(pattern: str) -> HeaderMatcher:

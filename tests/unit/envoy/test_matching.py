@@ -150,6 +150,19 @@ def test_denying_finds_a_value_anywhere_in_a_list(value: StringMatch, yes: list[
     assert not any(matches(pattern, each) for each in no)
 
 
+@pytest.mark.parametrize(
+    "value, literal", [("GET", True), ("/v1/items", True), ("GET|PUT", False), ("/a.b", False), ("a+", False), ("", True)]
+)
+def test_regex_without_an_operator_is_compared(value: str, literal: bool) -> None:
+    matcher = header_permission("x", regex(value), Stance.NARROW).header.string_match
+    assert matcher.WhichOneof("match_pattern") == ("exact" if literal else "safe_regex")
+
+
+def test_bytes_that_are_no_text_hide_nothing_from_a_deny_rule() -> None:
+    pattern = header_permission("x", exact("admin"), Stance.BROAD).header.string_match.safe_regex.regex
+    assert re2.fullmatch(pattern, b"\xff,admin,\xfe") is not None
+
+
 def test_allowing_compares_the_whole_value() -> None:
     assert header_permission("x", exact("a"), Stance.NARROW).header.string_match.exact == "a"
 
