@@ -413,3 +413,44 @@ def test_program_size_is_the_number_that_envoy_compares() -> None:
 )
 def test_head(head: str, path: str, message: str) -> None:
     refused(head, path, message)
+
+
+def times(count: int, item: str) -> str:
+    return "[" + ", ".join([item] * count) + "]"
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "limit"),
+    [
+        ("ingress: " + times(1025, "{}"), "spec.ingress", 1024),
+        ("ingress: [{fromEntities: " + times(4097, "all") + "}]", "spec.ingress[0].fromEntities", 4096),
+        ("ingress: [{toPorts: " + times(129, "{}") + "}]", "spec.ingress[0].toPorts", 128),
+        (
+            "ingress: [{fromCIDRSet: [{cidr: 10.0.0.0/8, except: " + times(1025, "10.1.0.0/16") + "}]}]",
+            "spec.ingress[0].fromCIDRSet[0].except",
+            1024,
+        ),
+        (
+            "ingress: [{toPorts: [{ports: [" + P80 + "], serverNames: " + times(257, "a.io") + "}]}]",
+            "spec.ingress[0].toPorts[0].serverNames",
+            256,
+        ),
+        (
+            "ingress: [{toPorts: [{ports: [" + P80 + "], rules: {http: " + times(1025, "{}") + "}}]}]",
+            "spec.ingress[0].toPorts[0].rules.http",
+            1024,
+        ),
+        (
+            "ingress: [{toPorts: [{ports: [" + P80 + "], rules: {http: [{headers: " + times(65, "A") + "}]}}]}]",
+            "spec.ingress[0].toPorts[0].rules.http[0].headers",
+            64,
+        ),
+        (
+            "ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: In, values: " + times(1025, "x") + "}]}]}]",
+            "spec.ingress[0].fromEndpoints[0].matchExpressions[0].values",
+            1024,
+        ),
+    ],
+)
+def test_lists_are_limited(spec: str, path: str, limit: int) -> None:
+    refused(document(CNP, f"endpointSelector: {{}}\n{spec}"), path, f"has {limit + 1} items; the limit is {limit}")
