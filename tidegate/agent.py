@@ -43,7 +43,7 @@ from tidegate.kernel import KernelSide
 from tidegate.numbering import NumberingFiles
 from tidegate.observe import Observer
 from tidegate.realise import Realisation, Realiser
-from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState
+from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState, SecretsSource, SecretsState
 from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, ProcessState, XdsStatus
 from tidegate.supervisor import SUPERVISOR_PID
 from tidegate.worlds import Inputs, StoredSecrets, build_world
@@ -107,9 +107,9 @@ class Agent:
         self._envoy_version: str | None = None
         self._policies = Follower(DirectorySource(config.policies), config.policies, self._take_policies)
         self._endpoints = Follower(EndpointsSource(config.endpoints), config.endpoints.parent, self._take_endpoints)
-        self._secrets: Follower[DirectoryState] | None = None
+        self._secrets: Follower[SecretsState] | None = None
         if config.secrets is not None:
-            self._secrets = Follower(DirectorySource(config.secrets), config.secrets, self._take_secrets)
+            self._secrets = Follower(SecretsSource(config.secrets), config.secrets, self._take_secrets, recursive=True)
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -151,14 +151,13 @@ class Agent:
     def _take_endpoints(self, state: EndpointsState) -> None:
         self._take("endpoints", replace(self._inputs, endpoints=state))
 
-    def _take_secrets(self, state: DirectoryState) -> None:
-        self._take("secrets", replace(self._inputs, secrets=state.secrets))
+    def _take_secrets(self, state: SecretsState) -> None:
+        self._take("secrets", replace(self._inputs, secrets=state))
 
     def _take(self, source: str, inputs: Inputs) -> None:
-        secrets_changed = (inputs.policies.secrets, inputs.secrets) != (self._inputs.policies.secrets, self._inputs.secrets)
-        self._inputs = inputs
-        if secrets_changed:
-            self._translator = _Translator(self._settings, StoredSecrets(inputs.policies.secrets, inputs.secrets))
+        before, self._inputs = self._inputs, inputs
+        if (inputs.policies.secrets, inputs.secrets.secrets) != (before.policies.secrets, before.secrets.secrets):
+            self._translator = _Translator(self._settings, StoredSecrets(inputs.policies.secrets, inputs.secrets.secrets))
         self._heard.add(source)
         self._poke()
 

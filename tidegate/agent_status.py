@@ -42,7 +42,7 @@ def document_errors(inputs: Inputs) -> tuple[DocumentError, ...]:
     kept = {(status.source, status.index) for status in inputs.policies.documents.values() if status.stale and status.in_force}
     return tuple(
         _document_error(error, (error.source, error.index) in kept)
-        for error in (*inputs.policies.errors, *inputs.endpoints.errors)
+        for error in (*inputs.policies.errors, *inputs.endpoints.errors, *inputs.secrets.errors)
     )
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from tidegate.sources.watching import RESCAN_SECONDS, ChangeWatch
+from tidegate.sources.watching import RESCAN_SECONDS, ChangeWatch, Source
 
-State_co = TypeVar("State_co", covariant=True)
 State = TypeVar("State")
 
 _NS = 1_000_000_000
@@ -22,21 +21,11 @@ REFRESH_SECONDS_MAX = 3.0
 """A file that never comes to rest is read as it is before this (files.py), so a refresh ends."""
 
 
-class Source(Protocol[State_co]):
-    """What is followed."""
-
-    def look(self) -> State_co:
-        """Look once; the same object as before if nothing changed. Blocks on the disk."""
-
-    @property
-    def again_ns(self) -> int | None:
-        """When the last look wants another one; None: it left nothing for later."""
-
-
 class Follower(Generic[State]):
     """Follows one source and tells of each new state. Use on one event loop."""
 
-    def __init__(self, source: Source[State], directory: Path, tell: Callable[[State], None]) -> None:
+    def __init__(self, source: Source[State], directory: Path, tell: Callable[[State], None], *, recursive: bool = False) -> None:
+        self._recursive = recursive
         self._source = source
         self._directory = directory
         self._tell = tell
@@ -45,7 +34,7 @@ class Follower(Generic[State]):
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        watch = ChangeWatch(self._directory)
+        watch = ChangeWatch(self._directory, recursive=self._recursive)
         try:
             while True:
                 watch.renew()

@@ -7,6 +7,7 @@ know policies. Methods that change something are called from one thread at a tim
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 import structlog
@@ -121,7 +122,7 @@ class KernelSide:
             except DatapathError as error:
                 failures[wanted[name]] = str(error)
         for name in self._interfaces.keys() - attached.keys():
-            self._unwanted.append(lambda name=name: self._datapath.detach_endpoint(name))
+            self._unwanted.append(partial(self._datapath.detach_endpoint, name))
         self._interfaces = attached
         return attached
 
@@ -140,7 +141,7 @@ class KernelSide:
         for path in self._cgroups.keys() - attached.keys():
             directory = surroundings.cgroup_directory(path)
             if directory is not None:
-                self._unwanted.append(lambda where=str(directory): self._datapath.detach_cgroup(where))
+                self._unwanted.append(partial(self._datapath.detach_cgroup, str(directory)))
         self._cgroups = attached
         return attached
 
@@ -152,7 +153,7 @@ class KernelSide:
                 self._uplinks[name] = self._datapath.attach_uplink(name)
         for name in self._uplinks.keys() - present.keys():
             del self._uplinks[name]
-            self._unwanted.append(lambda name=name: self._datapath.detach_uplink(name))
+            self._unwanted.append(partial(self._datapath.detach_uplink, name))
 
     def detach_others(self) -> None:
         """Leave what ``attach`` found no longer wanted. Called when the maps no longer speak of it."""

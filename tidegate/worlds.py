@@ -13,7 +13,7 @@ from l7filters.envoy.secrets import SecretValue
 from l7filters.model import SecretRef
 from l7filters.world import Address, Node, World
 from tidegate.config import NodeConfig
-from tidegate.sources import DirectoryState, EndpointsState, with_backends, with_namespaces
+from tidegate.sources import DirectoryState, EndpointsState, SecretsState, with_backends, with_namespaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Inputs:
 
     policies: DirectoryState = field(default_factory=DirectoryState)
     endpoints: EndpointsState = field(default_factory=EndpointsState)
-    secrets: SecretStore = field(default_factory=SecretStore)
+    secrets: SecretsState = field(default_factory=SecretsState)
     addresses: tuple[Address, ...] = ()
 
 
