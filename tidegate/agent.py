@@ -289,7 +289,7 @@ class Agent:
 
     def secrets(self) -> StoredSecrets:
         """The secrets that policies may refer to."""
-        return StoredSecrets(self._inputs.policies.secrets, self._inputs.secrets)
+        return StoredSecrets(self._inputs.policies.secrets, self._inputs.secrets.secrets)
 
     async def refresh(self) -> None:
         """Take in what is on disk at this moment, so that ``status`` speaks of it."""

@@ -130,18 +130,14 @@ class KernelSide:
         attached: dict[str, int] = {}
         for path, number in surroundings.cgroup_ids(wanted).items():
             if self._cgroups.get(path) != number:
-                directory = surroundings.cgroup_directory(path)
-                assert directory is not None
                 try:
-                    self._datapath.attach_cgroup(str(directory))
+                    self._datapath.attach_cgroup(path)
                 except DatapathError as error:
                     failures[wanted[path]] = str(error)
                     continue
             attached[path] = number
         for path in self._cgroups.keys() - attached.keys():
-            directory = surroundings.cgroup_directory(path)
-            if directory is not None:
-                self._unwanted.append(partial(self._datapath.detach_cgroup, str(directory)))
+            self._unwanted.append(partial(self._datapath.detach_cgroup, self._cgroups[path]))
         self._cgroups = attached
         return attached
 

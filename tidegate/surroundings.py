@@ -10,9 +10,11 @@ import asyncio
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
 
 from pyroute2 import IPRoute
+
+from bpf_redirect.cgroups import cgroup_id, directory_of
+from bpf_redirect.errors import HostError
 
 Address = IPv4Address | IPv6Address
 
@@ -23,8 +25,6 @@ _RTMGRP_IPV6_IFADDR = 0x100
 _RTMGRP_IPV6_ROUTE = 0x400
 _READ_BYTES = 1 << 16
 _RT_TABLE_MAIN = 254
-CGROUP_ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
-"""Where the unified hierarchy is mounted: alone, or beside the v1 controllers."""
 
 
 def interface_indices(names: Iterable[str]) -> dict[str, int]:
@@ -59,22 +59,14 @@ def default_route_interfaces() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def cgroup_directory(path: str) -> Path | None:
-    """Return the directory of the unified hierarchy's cgroup ``path`` (relative to its root), or None when there is none."""
-    for root in CGROUP_ROOTS:
-        if (root / "cgroup.controllers").is_file():
-            directory = root / path.lstrip("/")
-            return directory if directory.is_dir() else None
-    return None
-
-
 def cgroup_ids(paths: Iterable[str]) -> dict[str, int]:
     """Return the id (inode number) of each cgroup that exists now."""
     found: dict[str, int] = {}
     for path in paths:
-        directory = cgroup_directory(path)
-        if directory is not None:
-            found[path] = directory.stat().st_ino
+        try:
+            found[path] = cgroup_id(directory_of(path))
+        except (HostError, OSError):  # not there (any more)
+            continue
     return found
 
 
