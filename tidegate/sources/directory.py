@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 
-from l7filters.documents import DocumentError, parse_documents
+from l7filters.documents import DocumentError, ParsedFile, parse_documents
 from tidegate.sources.files import FileReader, FileText
+from tidegate.sources.kept import KeptTexts
 from tidegate.sources.ledger import DirectoryState, FileLedger, merge, record, record_unreadable
 from tidegate.sources.watching import states_of
 
@@ -29,8 +31,11 @@ class DirectorySource:
     and the parsing of one file. A slow consumer misses intermediate states, never the latest.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], int] = time.time_ns, kept: Path | None = None) -> None:
+        """``kept``: where copies of good files outlive this process; None: nowhere."""
         self._directory = directory
+        self._kept = None if kept is None else KeptTexts(kept)
+        self._swept = False
         self._clock = clock
         self._reader = FileReader()
         self._ledgers: dict[str, FileLedger] = {}
@@ -55,6 +60,8 @@ class DirectorySource:
             self._again_ns = found.again_ns
             for change in found.changes:
                 self._take(change)
+            if not self._swept and self._again_ns is None:
+                self._sweep()
         else:
             self._again_ns = None
         self._state = merge(self._ledgers, self._state, error)
@@ -83,9 +90,41 @@ class DirectorySource:
         name = change.path.name
         if change.removed:
             self._ledgers.pop(name, None)
+            if self._kept is not None:
+                self._kept.forget(name)
             return
-        old = self._ledgers.get(name, FileLedger())
+        old = self._ledgers.get(name)
         if change.text is None:
+            old = self._from_copy(name) if old is None else old
             self._ledgers[name] = record_unreadable(old, name, change.problem, change.hint)
-        else:
-            self._ledgers[name] = record(old, parse_documents(change.text, name))
+            return
+        parsed = parse_documents(change.text, name)
+        if old is None:
+            old = self._from_copy(name) if parsed.errors else FileLedger()
+        ledger = record(old, parsed)
+        problem = self._keep(parsed, change.text)
+        if problem:
+            error = DocumentError("", problem, "until it can be, a restart may lose its last good version", name)
+            ledger = replace(ledger, errors=(*ledger.errors, error))
+        self._ledgers[name] = ledger
+
+    def _from_copy(self, name: str) -> FileLedger:
+        """Return the ledger of a file seen for the first time: what was good of it before this process began."""
+        text = None if self._kept is None else self._kept.load(name)
+        return FileLedger() if text is None else record(FileLedger(), parse_documents(text, name))
+
+    def _keep(self, parsed: ParsedFile, text: str) -> str:
+        """Copy a file that has no errors; one that holds Secrets has no copy. Returns a problem, or ""."""
+        if self._kept is None:
+            return ""
+        if parsed.secrets:
+            return self._kept.forget(parsed.source)
+        return "" if parsed.errors else self._kept.save(parsed.source, text)
+
+    def _sweep(self) -> None:
+        """Drop the copies of files that were removed while nobody watched."""
+        self._swept = True
+        if self._kept is not None:
+            for name in self._kept.names():
+                if name not in self._ledgers:
+                    self._kept.forget(name)

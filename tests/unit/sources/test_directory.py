@@ -323,3 +323,59 @@ def test_file_limit_of_a_directory_keeps_what_is_in_force(tmp_path: Path, monkey
     state = source.look()
     assert paths(state) == {"a": "/"}
     assert "the limit is 1" in state.errors[0].message
+
+
+def look(directory: Path, kept: Path) -> DirectoryState:
+    """What a new process sees first, all files being at rest."""
+    return DirectorySource(directory, clock=lambda: time.time_ns() + 10**9, kept=kept).look()
+
+
+def test_last_good_version_outlives_the_process(tmp_path: Path) -> None:
+    directory, kept = tmp_path / "policies", tmp_path / "state" / "documents"
+    directory.mkdir()
+    (directory / "a.yaml").write_text(policy("a") + "---\n" + policy("b") + "---\n" + policy("c"))
+    look(directory, kept)
+    (directory / "a.yaml").write_text(policy("a", "/new") + "---\n" + policy("b", '"("'))
+    for _ in range(2):
+        state = look(directory, kept)
+        assert paths(state) == {"a": "/new", "b": "/"}
+        assert state.documents["cnp/default/b"].stale  # type: ignore[index]
+    (directory / "a.yaml").write_text("not: [yaml")
+    assert paths(look(directory, kept)) == {"a": "/", "b": "/", "c": "/"}
+    (directory / "a.yaml").write_text(policy("b", "/mended"))
+    assert paths(look(directory, kept)) == {"b": "/mended"}
+
+
+def test_copy_of_a_removed_file_goes(tmp_path: Path) -> None:
+    directory, kept = tmp_path / "policies", tmp_path / "kept"
+    directory.mkdir()
+    for name in ("a", "b"):
+        (directory / f"{name}.yaml").write_text(policy(name))
+    look(directory, kept)
+    assert sorted(os.listdir(kept)) == ["a.yaml", "b.yaml"]
+    (directory / "a.yaml").unlink()
+    look(directory, kept)
+    assert os.listdir(kept) == ["b.yaml"]
+    (directory / "a.yaml").write_text(policy("a", '"("'))
+    assert paths(look(directory, kept)) == {"b": "/"}
+
+
+def test_files_with_secrets_are_never_copied(tmp_path: Path) -> None:
+    directory, kept = tmp_path / "policies", tmp_path / "kept"
+    directory.mkdir()
+    secret = "---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {k: v}}\n"
+    (directory / "a.yaml").write_text(policy("a"))
+    look(directory, kept)
+    (directory / "a.yaml").write_text(policy("a") + secret)
+    assert len(look(directory, kept).secrets) == 1
+    assert os.listdir(kept) == []
+
+
+def test_copies_that_cannot_be_written_are_an_error_and_no_more(tmp_path: Path) -> None:
+    directory, kept = tmp_path / "policies", tmp_path / "file"
+    directory.mkdir()
+    kept.write_text("in the way")
+    (directory / "a.yaml").write_text(policy("a"))
+    state = look(directory, kept)
+    assert paths(state) == {"a": "/"}
+    assert [error.message for error in state.errors] == ["can't be saved for a restart: File exists"]
