@@ -69,7 +69,8 @@ def test_after_an_edit_no_request_passes_by_the_old_policy(stage: Stage, protoco
     counts = load.stop()
     assert counts.failures == {}
     assert counts.opened_count == 8
-    assert counts.last_seen[200] < realised
+    # Judged by when they were sent: what was on its way at that moment may still come back.
+    assert counts.last_sent[200] < realised
     assert counts.first_seen[403] - written < STALE_SECONDS_MAX
 
 
@@ -93,6 +94,7 @@ def test_removed_http_policy_frees_the_port_and_stalls_nobody(stage: Stage, prot
     connection = stage.xwing.connect(stage.deathstar.url(HTTP, family=family), protocol)
     assert connection.request().status == 200
     stage.enforce()
+    time.sleep(STALE_SECONDS_MAX)
     assert fate(connection, method="DELETE") in (200, "ended")
     connection.close()
     assert stage.xwing.http(stage.deathstar.url(HTTP, family=family), "DELETE").status == 200

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from tests.support.pod import Failed
 from tests.support.stage import (
     DEATHSTAR,
     GRPC,
@@ -53,11 +56,21 @@ def test_denied_request_never_reaches_the_server_and_the_connection_lives_on(sta
     connection = stage.tiefighter.connect(stage.deathstar.url(HTTP, family=family), protocol)
     assert connection.request("/v1/a").status == 200
     before = stage.deathstar.server_counts(HTTP)["requests"]
-    denied = connection.request("/v1/exhaust-port", "PUT", body=b"torpedo")
+    denied = connection.request("/v1/exhaust-port", "PUT")
     assert (denied.status, denied.body) == (403, b"Access denied\r\n")
     assert stage.deathstar.server_counts(HTTP)["requests"] == before
     assert connection.request("/v1/b").status == 200
     connection.close()
+
+
+@PROTOCOLS
+def test_denied_upload_is_answered_before_its_body_and_ends_an_http1_connection_politely(stage: Stage, protocol: str) -> None:
+    stage.enforce(LANDING)
+    before = stage.deathstar.server_counts(HTTP)["requests"]
+    denied = stage.tiefighter.http(stage.deathstar.url(HTTP), "PUT", body=b"torpedo", protocol=protocol)
+    # HTTP/1.1 can't go on while a body that nobody wants is under way, so the response says that the connection ends.
+    assert (denied.status, denied.header("connection")) == (403, "close" if protocol == "h1" else None)
+    assert stage.deathstar.server_counts(HTTP)["requests"] == before
 
 
 def test_refusal_tells_nothing_about_the_policy(stage: Stage) -> None:
@@ -208,7 +221,12 @@ def test_no_spelling_of_a_path_gets_round_a_rule(stage: Stage, protocol: str) ->
     url = stage.deathstar.url(HTTP)
     assert stage.xwing.http(url, path="/public/x", protocol=protocol).status == 200
     for spelling in SPELLINGS:
-        response = stage.xwing.http(url, path=spelling, protocol=protocol)
+        try:
+            response = stage.xwing.http(url, path=spelling, protocol=protocol)
+        except Failed as failed:
+            # HTTP/2 refuses what is no path at all by a reset of the stream.
+            assert failed.kind.startswith("stream reset"), (spelling, failed)  # noqa: PT017
+            continue
         if response.status == 200:
             # What got through is judged by what the server was told: a plain path below /public/ that says the same to everyone.
             path = response.json["path"].partition("?")[0]
@@ -251,10 +269,7 @@ def test_smuggled_second_request_is_judged_too(stage: Stage) -> None:
     pipelined = b"GET /public/x HTTP/1.1\r\nhost: a\r\n\r\n" + inner
     assert b"200 OK" not in stage.xwing.raw(stage.deathstar.ipv4, HTTP, conflicting)
     answer = stage.xwing.raw(stage.deathstar.ipv4, HTTP, pipelined)
-    assert [line for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")] == [
-        b"HTTP/1.1 200 OK",
-        b"HTTP/1.1 403 Forbidden",
-    ]
+    assert re.findall(rb"HTTP/1[.]1 (\d{3})", answer) == [b"200", b"403"]
     assert stage.deathstar.server_counts(HTTP)["requests"] == before + 1
 
 

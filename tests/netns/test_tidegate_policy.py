@@ -31,9 +31,10 @@ def rules(port: int = HTTP, **lists: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("protocol", ["h1", "h2"])
 def test_http_deny_rule_beats_every_http_allow_rule(stage: Stage, protocol: str, family: int) -> None:
+    allow, deny = [{"path": {"prefix": "/v1"}}], [{"path": {"prefix": "/v1/admin"}}]
     stage.enforce(
-        tidegate_policy("allow", DEATHSTAR, ingress=rules(http=[{"path": {"prefix": "/v1"}}])),
-        tidegate_policy("deny", DEATHSTAR, ingress=rules(httpDeny=[{"path": {"prefix": "/v1/admin"}}])),
+        tidegate_policy("allow", DEATHSTAR, ingress=rules(http=allow)),
+        tidegate_policy("both", DEATHSTAR, ingress=rules(http=allow, httpDeny=deny)),
     )
     url = stage.deathstar.url(HTTP, family=family)
 

@@ -82,6 +82,8 @@ class LoadCounts:
     opened_count: int
     first_seen: dict[int, float]
     last_seen: dict[int, float]
+    last_sent: dict[int, float]
+    """When the last request that got a status was sent."""
 
 
 class Pending:
@@ -463,4 +465,5 @@ def _counts(answer: dict[str, Any]) -> LoadCounts:
         opened_count=answer["opened"],
         first_seen={int(status): seen for status, seen in answer["first_seen"].items()},
         last_seen={int(status): seen for status, seen in answer["last_seen"].items()},
+        last_sent={int(status): sent for status, sent in answer["last_sent"].items()},
     )

@@ -328,6 +328,7 @@ class Load:
         self.opened_count = 0
         self.first_seen: dict[str, float] = {}
         self.last_seen: dict[str, float] = {}
+        self.last_sent: dict[str, float] = {}
         self.stopping = False
         self.tasks = [asyncio.create_task(self._run()) for _ in range(connections)]
 
@@ -342,6 +343,7 @@ class Load:
                     assert not isinstance(opened, tuple)
                     connection = opened
                     self.opened_count += 1
+                sent = time.monotonic()
                 async with asyncio.timeout(5):
                     answer = await connection.request(self.method, self.path, self.headers)
             except (OSError, TimeoutError) as error:
@@ -355,6 +357,7 @@ class Load:
             self.statuses[status] += 1
             self.first_seen.setdefault(status, now)
             self.last_seen[status] = now
+            self.last_sent[status] = max(sent, self.last_sent.get(status, 0.0))
         if connection is not None:
             await connection.close()
 
@@ -372,6 +375,7 @@ class Load:
             "opened": self.opened_count,
             "first_seen": self.first_seen,
             "last_seen": self.last_seen,
+            "last_sent": self.last_sent,
         }
 
 
