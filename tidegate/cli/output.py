@@ -112,16 +112,19 @@ def cell(text: object, style: str = "") -> Text:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """Return a table without lines: it can be read, cut and grepped."""
+    """Return a table without lines: it can be read, cut and grepped. A column that may be empty is left out if it is."""
     from rich.table import Table
 
+    cells = [[cell(value) for value in row] for row in rows]
+    shown = [index for index, name in enumerate(columns) if name not in WRAPPING or any(row[index] for row in cells)]
     built = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
-        built.add_column(name, no_wrap=name not in WRAPPING, overflow="fold")
-    for row in rows:
-        built.add_row(*(cell(value) for value in row))
+    for index in shown:
+        name = columns[index]
+        built.add_column(name, no_wrap=name not in WRAPPING, overflow="fold", min_width=len(name))
+    for row in cells:
+        built.add_row(*(row[index] for index in shown))
     return built
 
 
-WRAPPING = frozenset({"MESSAGE", "DETAIL", "FIX", "WHY", "ADDRESSES"})
-"""Columns that give way when the screen is narrow."""
+WRAPPING = frozenset({"MESSAGE", "DETAIL", "ADDRESSES"})
+"""Columns that give way when the screen is narrow, and go when they have nothing to say."""

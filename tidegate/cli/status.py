@@ -75,8 +75,8 @@ def _summary(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-_ENDPOINT_COLUMNS = ("ENDPOINT", "STATE", "IDENTITY", "ATTACHED TO", "POLICIES", "REVISION", "ADDRESSES", "MESSAGE")
-_POLICY_COLUMNS = ("POLICY", "STATE", "MODE", "REVISION", "ENDPOINTS", "SOURCE", "MESSAGE")
+_ENDPOINT_COLUMNS = ("ENDPOINT", "STATE", "ID", "ON", "POLICIES", "REV", "ADDRESSES", "MESSAGE")
+_POLICY_COLUMNS = ("POLICY", "STATE", "MODE", "REV", "ENDPOINTS", "SOURCE", "MESSAGE")
 
 
 def _endpoint_row(each: dict[str, Any]) -> tuple[Any, ...]:
@@ -94,12 +94,16 @@ def _endpoint_row(each: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _policy_row(each: dict[str, Any]) -> tuple[Any, ...]:
-    message = "; ".join(filter(None, (each["message"], each["hint"])))
+    message = _with_hint(each)
     revision = each["revision"] or "-"
     return (each["key"], each["state"], each["mode"], revision, each["endpoints"], each["source"], message)
 
 
 def _document_row(each: dict[str, Any]) -> tuple[str, str, str]:
-    kept = "the last good version stays in force" if each["kept"] else ""
-    message = "; ".join(filter(None, (each["message"], each["hint"], kept)))
+    kept = "; the last good version stays in force" if each["kept"] else ""
+    message = _with_hint(each) + kept
     return (f"{each['source']}[{each['index']}]", each["path"], message)
+
+
+def _with_hint(each: dict[str, Any]) -> str:
+    return f"{each['message']} ({each['hint']})" if each["hint"] else each["message"]
