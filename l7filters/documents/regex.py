@@ -1,7 +1,7 @@
 """Regular expressions: the check that what a policy accepts, Envoy accepts.
 
-Owns: the RE2 limits and the check. Envoy compiles the same text with the same library; its bootstrap sets the runtime key
-``re2.max_program_size.error_level`` to ``RE2_PROGRAM_SIZE_MAX``, so both refuse the same expressions.
+Owns: the RE2 limits and the check. Envoy compiles the same expressions with the same library, some of them inside a larger
+one; its bootstrap's limit (``envoy/matching.py``) leaves room for that, so it never refuses what was accepted here.
 Must not know where a regular expression comes from.
 """
 
