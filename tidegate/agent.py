@@ -105,7 +105,9 @@ class Agent:
         self._wake = asyncio.Event()
         self._pending = True
         self._envoy_version: str | None = None
-        self._policies = Follower(DirectorySource(config.policies), config.policies, self._take_policies)
+        self._policies = Follower(
+            DirectorySource(config.policies, kept=config.kept_documents), config.policies, self._take_policies
+        )
         self._endpoints = Follower(EndpointsSource(config.endpoints), config.endpoints.parent, self._take_endpoints)
         self._secrets: Follower[SecretsState] | None = None
         if config.secrets is not None:

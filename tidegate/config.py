@@ -233,6 +233,11 @@ class NodeConfig:
         return self.state / "slots.json"
 
     @property
+    def kept_documents(self) -> Path:
+        """The last good version of every policy document, for those that went bad while no agent ran."""
+        return self.state / "documents"
+
+    @property
     def lock_file(self) -> Path:
         """Locked (flock) by the agent for as long as it runs: two agents can't share a node."""
         return self.state / "agent.lock"
