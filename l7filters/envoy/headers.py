@@ -5,6 +5,7 @@ Owns: LOG, ADD, DELETE and REPLACE as routes. Must not know RBAC filters.
 Envoy picks the first route that matches. So there is one route for every set of actions that can be due together, the larger
 sets first; the route of a set asks that each action in it is due. The first that matches is then exactly the set of all that
 are due: a larger one would have matched before. Every action sees the request as the client sent it, whatever the others do.
+Where several touch one header, Envoy first removes, then replaces, then adds; of two that replace, the later origin's stays.
 2**n routes are cheap for the few that policies hold; ``ACTIONS_MAX`` bounds them.
 
 An action is due when its rule's other predicates hold and the header's does not. The actions that change nothing but the log

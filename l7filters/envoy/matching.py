@@ -92,6 +92,8 @@ def string_matcher(match: StringMatch) -> StringMatcher:
     match match.kind:
         case MatchKind.EXACT:
             return StringMatcher(exact=match.value, ignore_case=match.ignore_case)
+        case MatchKind.PREFIX if not match.value:
+            return StringMatcher(safe_regex=RegexMatcher(regex=ANYTHING))  # Envoy takes no empty prefix
         case MatchKind.PREFIX:
             return StringMatcher(prefix=match.value, ignore_case=match.ignore_case)
         case MatchKind.REGEX if LITERAL.fullmatch(match.value):

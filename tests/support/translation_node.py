@@ -124,7 +124,7 @@ class TranslationNode:
         }
         errors: list[SlotError] = []
         for slot_id, slot in slots.items():
-            part = translate_slot(slot, slot_id, self.settings, secrets or {})
+            part = translate_slot(slot, slot_id, self.settings, {} if secrets is None else secrets)
             resources.update((each.key, each) for each in part.resources)
             errors += part.errors
         self.errors = tuple(errors)
