@@ -26,6 +26,7 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 """Beyond what the agent was asked to wait."""
 RETRY_SECONDS = 0.1
 """How often a command that may wait looks whether the agent is there."""
+HTTP_BAD_REQUEST = 400
 LINE_BYTES_MAX = 1 << 20
 """The longest record: headers of 60 KiB escaped, with room."""
 
@@ -43,7 +44,11 @@ class NodeUnreachable(NodeError):
 
 
 class NodeRefused(NodeError):
-    """The agent answered, and said no."""
+    """The agent answered, and said no. ``is_question`` says that what was asked makes no sense, so asking again won't help."""
+
+    def __init__(self, message: str, hint: str = "", *, is_question: bool = False) -> None:
+        super().__init__(message, hint)
+        self.is_question = is_question
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -146,7 +151,7 @@ class NodeClient:
         connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
         if response.status != 200:
-            raise NodeRefused(_refusal(response))
+            raise NodeRefused(_refusal(response), is_question=response.status == HTTP_BAD_REQUEST)
         return response
 
 

@@ -12,7 +12,7 @@ import platform
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -63,7 +63,7 @@ def diagnose(config: NodeConfig | None, root: Path = Path("/")) -> Iterator[Find
     yield check_cgroup2(root)
     yield check_envoy(config.envoy.path if config else None)
     yield check_forwarding(root)
-    yield from check_reverse_path(root)
+    yield check_reverse_path(root)
     yield check_early_demux(root)
     if config is not None:
         yield check_proxy_ports(config, root)
@@ -177,33 +177,37 @@ def installed_envoy() -> Path | None:
 
 
 def check_forwarding(root: Path) -> Finding:
-    """Routing between pods is the kernel's."""
+    """Routing between pods is the kernel's; ``tidegate run`` turns it on where it may."""
     off = [name for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding") if _sysctl(root, name) == "0"]
     if not off:
-        return Finding("forwarding", Outcome.OK, "on for IPv4 and IPv6")
-    names = [name.replace("/", ".") for name in off]
-    fix = "sysctl -w " + " ".join(f"{name}=1" for name in names)
-    return Finding("forwarding", Outcome.WARNING, f"{' and '.join(names)} is off; pods can't reach each other", fix)
+        return Finding("forwarding", Outcome.OK, "on")
+    return _changeable(root, "forwarding", dict.fromkeys(off, "1"), "off")
 
 
-def check_reverse_path(root: Path) -> Iterator[Finding]:
-    """Strict reverse path filtering drops packets whose source is a pod, sent by the proxy. `all` and the interface are maxed."""
-    value = _sysctl(root, "net/ipv4/conf/all/rp_filter")
+def check_reverse_path(root: Path) -> Finding:
+    """Strict reverse path filtering drops what the proxy sends from a pod's address. `all` and the interface's own are maxed."""
+    name = "net/ipv4/conf/all/rp_filter"
+    value = _sysctl(root, name)
     if value != "1":
-        yield Finding("rp_filter", Outcome.OK, f"net.ipv4.conf.all.rp_filter is {value or 'absent'}")
-        return
-    detail = "net.ipv4.conf.all.rp_filter is 1 (strict) and can't be relaxed per interface"
-    yield Finding("rp_filter", Outcome.WARNING, detail, "sysctl -w net.ipv4.conf.all.rp_filter=2")
+        return Finding("rp_filter", Outcome.OK, f"{_dotted(name)} is {value or 'absent'}")
+    return _changeable(root, "rp_filter", {name: "0"}, "strict for all interfaces")
+
+
+def _changeable(root: Path, check: str, wanted: Mapping[str, str], found: str) -> Finding:
+    """Return the finding for sysctls that ``tidegate run`` changes, and cleanup changes back, if it may."""
+    names = " and ".join(_dotted(name) for name in wanted)
+    if all(os.access(root / "proc/sys" / name, os.W_OK) for name in wanted):
+        return Finding(check, Outcome.OK, f"{found} now ({names}); `tidegate run` changes that, `tidegate cleanup` back")
+    settings = " ".join(f"{_dotted(name)}={value}" for name, value in wanted.items())
+    return Finding(check, Outcome.WARNING, f"{found} ({names}), and can't be changed from here", f"sysctl -w {settings}")
 
 
 def check_early_demux(root: Path) -> Finding:
     """Early demux hands packets of a proxied flow to the proxy's socket before routing; then forwarding drops them."""
     if _sysctl(root, "net/ipv4/tcp_early_demux") != "1":
         return Finding("early demux", Outcome.OK, "off for TCP")
-    detail = "on for TCP; harmless where our programs are on every uplink (uplinks: auto takes those of the default routes)"
-    return Finding(
-        "early demux", Outcome.OK, detail, "if pods are reached by other devices, too: sysctl -w net.ipv4.tcp_early_demux=0"
-    )
+    detail = "on for TCP: fine while pods are reached through `uplinks` only (else: sysctl -w net.ipv4.tcp_early_demux=0)"
+    return Finding("early demux", Outcome.OK, detail)
 
 
 def check_proxy_ports(config: NodeConfig, root: Path) -> Finding:
@@ -238,7 +242,7 @@ def check_leftovers(config: NodeConfig) -> Finding:
     left = leftovers(config)
     if not left:
         return Finding("leftovers", Outcome.OK, "none")
-    detail = f"no agent is running, but there is {', '.join(left)}: its policy is still enforced"
+    detail = f"no agent is running, but its policy is still enforced: {', '.join(left)}"
     return Finding("leftovers", Outcome.WARNING, detail, "tidegate run, or tidegate cleanup")
 
 
@@ -267,6 +271,10 @@ def _mounts(root: Path) -> list[tuple[str, str, str]]:
     """(place, file system, options) of every mount."""
     lines = (line.split() for line in _read(root / "proc/mounts").splitlines())
     return [(words[1], words[2], words[3]) for words in lines if len(words) >= 4]
+
+
+def _dotted(name: str) -> str:
+    return name.replace("/", ".")
 
 
 def _sysctl(root: Path, name: str) -> str:

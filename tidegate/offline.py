@@ -6,6 +6,7 @@ documents are those of the running node (sources/), so the answers are, too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ from l7filters.world import Enforcement, Node, World
 from tidegate.config import NodeConfig
 from tidegate.sources.directory import SUFFIXES
 from tidegate.sources.endpoints import EndpointEntry, parse_endpoints, with_backends, with_namespaces
-from tidegate.sources.files import FILE_BYTES_MAX
+from tidegate.sources.files import FILE_BYTES_MAX, SETTLE_NS_MAX
 from tidegate.sources.ledger import DirectoryState, FileLedger, merge, record, record_unreadable
+from tidegate.sources.secrets import SecretsSource, SecretsState
 
 
 def read_paths(paths: Iterable[Path]) -> DirectoryState:
@@ -55,6 +57,11 @@ def read_endpoints(path: Path) -> tuple[tuple[EndpointEntry, ...], tuple[Documen
         return (), (DocumentError("", text.problem, text.hint, source),)
     parsed = parse_endpoints(text, source)
     return parsed.entries, parsed.errors
+
+
+def read_secrets(directory: Path) -> SecretsState:
+    """Return the secrets of a directory as a node would read them. Files that were written just now are read, too."""
+    return SecretsSource(directory, clock=lambda: time.time_ns() + SETTLE_NS_MAX).look()
 
 
 def build_world(

@@ -68,7 +68,7 @@ def show_error(error: Exception) -> Exit | None:
             return Exit.UNREACHABLE
         case NodeRefused():
             complain(str(error), error.hint)
-            return Exit.REFUSED
+            return Exit.USAGE if error.is_question else Exit.REFUSED
         case CommandError():
             complain(str(error), error.hint)
             return error.code

@@ -15,7 +15,6 @@ from tidegate.cli.output import Format, FormatOption, print_json, show_text
 
 if TYPE_CHECKING:
     from tidegate.explanation import Question
-    from tidegate.sources.ledger import DirectoryState
 
 
 def explain(
@@ -90,7 +89,7 @@ def _judge_files(
     """Return the report by files, and whether some file is wrong (then it is judged by the good ones)."""
     from tidegate.config import ENVIRONMENT_VARIABLE
     from tidegate.explanation import QuestionError, answer, secret_texts
-    from tidegate.offline import build_world, node_of, read_endpoints, read_paths
+    from tidegate.offline import build_world, node_of, read_endpoints, read_paths, read_secrets
     from tidegate.worlds import StoredSecrets
 
     is_complete = bool(policies) and endpoints is not None
@@ -103,7 +102,7 @@ def _judge_files(
     stored = [state.secrets]
     errors = [*state.errors, *wrong]
     if settings is not None and settings.secrets is not None:
-        kept: DirectoryState = read_paths([settings.secrets])
+        kept = read_secrets(settings.secrets)
         stored.append(kept.secrets)
         errors += kept.errors
     for error in errors:

@@ -435,6 +435,22 @@ def test_explain_goes_on_without_a_bad_document_but_says_so(files: Path) -> None
     assert "bad.yaml" in result.stderr
 
 
+def test_explain_reads_the_nodes_secrets_and_shows_none(files: Path) -> None:
+    with_secret = GOOD_POLICY.replace(
+        "{method: GET, path: /public}",
+        "{path: /public, headerMatches: [{name: x-token, secret: {namespace: default, name: tokens}}]}",
+    )
+    (files / "policies" / "rule1.yaml").write_text(with_secret)
+    (files / "secrets" / "default" / "tokens").mkdir(parents=True)
+    (files / "secrets" / "default" / "tokens" / "client").write_text("hunter2\n")
+    with (files / "node.yaml").open("a") as config:
+        config.write("secrets: ./secrets\n")
+    right = run(*ASK, "GET /public", "-H", "x-token: hunter2", "--config", files / "node.yaml")
+    wrong = run(*ASK, "GET /public", "-H", "x-token: guess", "--config", files / "node.yaml")
+    assert (right.exit_code, wrong.exit_code) == (Exit.OK, Exit.NO)
+    assert "hunter2" not in wrong.output
+
+
 def test_explain_of_the_running_node(node: Served, files: Path) -> None:
     from tidegate.offline import build_world, node_of, read_endpoints, read_paths
 
@@ -444,7 +460,7 @@ def test_explain_of_the_running_node(node: Served, files: Path) -> None:
     result = run(*ASK, "PUT /public", "--live", "--config", node.agent.config.path)
     assert (result.exit_code, "method is PUT, must match GET" in result.stdout) == (Exit.NO, True)
     refused = run("explain", "--live", "--from", "x", "--to", "deathstar:80", "--config", node.agent.config.path)
-    assert (refused.exit_code, "there is no endpoint default/x" in refused.stderr) == (Exit.REFUSED, True)
+    assert (refused.exit_code, "there is no endpoint default/x" in refused.stderr) == (Exit.USAGE, True)
 
 
 # ---- doctor, cleanup, run ---------------------------------------------------------------------------------------------

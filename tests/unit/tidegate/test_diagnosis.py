@@ -112,20 +112,36 @@ def test_envoy_that_hangs_is_no_envoy(tmp_path: Path) -> None:
     assert check_envoy(binary, hang).outcome is Outcome.MISSING
 
 
-def test_sysctls_that_hinder_are_told_with_their_names(tmp_path: Path) -> None:
+def test_sysctl_that_hinders_is_run_s_to_change_or_the_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(
         tmp_path,
         proc__sys__net__ipv4__ip_forward="1\n",
         proc__sys__net__ipv6__conf__all__forwarding="0\n",
         proc__sys__net__ipv4__conf__all__rp_filter="1\n",
-        proc__sys__net__ipv4__tcp_early_demux="1\n",
     )
+    assert check_forwarding(tmp_path).outcome is check_reverse_path(tmp_path).outcome is Outcome.OK
+    assert "net.ipv6.conf.all.forwarding" in check_forwarding(tmp_path).detail
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # a container with /proc/sys read-only
+    assert check_forwarding(tmp_path).outcome is check_reverse_path(tmp_path).outcome is Outcome.WARNING
     assert check_forwarding(tmp_path).fix == "sysctl -w net.ipv6.conf.all.forwarding=1"
-    assert [finding.outcome for finding in check_reverse_path(tmp_path)] == [Outcome.WARNING]
-    assert "tcp_early_demux=0" in check_early_demux(tmp_path).fix
-    machine(tmp_path, proc__sys__net__ipv4__tcp_early_demux="0\n", proc__sys__net__ipv4__conf__all__rp_filter="2\n")
-    assert check_early_demux(tmp_path).fix == ""
-    assert [finding.outcome for finding in check_reverse_path(tmp_path)] == [Outcome.OK]
+    assert check_reverse_path(tmp_path).fix == "sysctl -w net.ipv4.conf.all.rp_filter=0"
+
+
+def test_sysctls_as_they_should_be_are_fine(tmp_path: Path) -> None:
+    machine(
+        tmp_path,
+        proc__sys__net__ipv4__ip_forward="1\n",
+        proc__sys__net__ipv6__conf__all__forwarding="1\n",
+        proc__sys__net__ipv4__conf__all__rp_filter="2\n",
+    )
+    assert check_forwarding(tmp_path).detail == "on"
+    assert check_reverse_path(tmp_path).detail == "net.ipv4.conf.all.rp_filter is 2"
+
+
+@pytest.mark.parametrize(("value", "warned"), [("1", True), ("0", False)])
+def test_early_demux_is_noted(tmp_path: Path, value: str, warned: bool) -> None:
+    machine(tmp_path, proc__sys__net__ipv4__tcp_early_demux=f"{value}\n")
+    assert ("tcp_early_demux=0" in check_early_demux(tmp_path).detail) is warned
 
 
 @pytest.mark.parametrize(
