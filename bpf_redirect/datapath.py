@@ -53,6 +53,9 @@ class DatapathSettings:
     events_burst: int = 2000
     host_ipv4: IPv4Address | None = None
     host_ipv6: IPv6Address | None = None
+    disable_early_demux: bool = False
+    """For nodes where pods' packets arrive by devices that are no attached uplink: the kernel would find the proxy's socket
+    for them before routing, and does not forward a packet that has one (net.ipv4.tcp_early_demux, which covers IPv6)."""
     proxy_cgroup: str = ""
     """Where the proxy runs, from the root of cgroup v2; narrows what its SO_ORIGINAL_DST costs others. Empty: the root."""
 
@@ -150,7 +153,10 @@ class Datapath:
         self._maps = Maps.open(self._root.maps)
         host.make_routes(self.settings.names)
         hairpin_ifindex = host.make_hairpin(self.settings.names)
-        host.change_sysctls(host.wanted_sysctls(self.settings.names), self.settings.state_directory)
+        wanted = host.wanted_sysctls(self.settings.names)
+        if self.settings.disable_early_demux and host.get_sysctl("ipv4/tcp_early_demux") != "0":
+            wanted["ipv4/tcp_early_demux"] = "0"
+        host.change_sysctls(wanted, self.settings.state_directory)
         self._attach(self.settings.names.hairpin_peer, Side.INGRESS, "tg_from_hair")
         self._configure(hairpin_ifindex)
         root = str(cgroups.mount_point())

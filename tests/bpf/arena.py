@@ -13,12 +13,14 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from bpf_redirect.abi import MARK_FROM_PROXY, DropReason, Hook, PassReason, Reason
 from bpf_redirect.datapath import Datapath, DatapathSettings
+from bpf_redirect.events import CounterValue
 from bpf_redirect.host import HostNames
 from l7filters.identity import IdentityNumber, Network, Reserved
 from l7filters.ir import EntryKey
@@ -78,9 +80,11 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 class Arena:
     """The node, its pods and the data plane. Identities of pods are 300, 301, ... in order of creation."""
 
-    def __init__(self, tag: str, **settings: object) -> None:
+    def __init__(self, tag: str, **settings: Any) -> None:
         self.cluster = Cluster("tgbpf")
         self._exits = contextlib.ExitStack()
+        self._sockets = contextlib.ExitStack()
+        self._baseline: dict[tuple[Reason, Hook], CounterValue] = {}
         self._tag = tag
         self._settings = settings
         self.identities: dict[str, IdentityNumber] = {}
@@ -102,10 +106,11 @@ class Arena:
                 state_directory=self.cluster.directory / "state",
                 proxy_port_min=PROXY_PORT_MIN,
                 names=HostNames(),
-                **self._settings,  # type: ignore[arg-type]
+                **self._settings,
             )
             self.datapath = Datapath(settings)
-            undo.callback(self.datapath.cleanup)
+            undo.callback(lambda: self.datapath.cleanup())
+            undo.callback(lambda: self._sockets.close())
             self.datapath.load()
             self.datapath.open()
             self._exits = undo.pop_all()
@@ -181,11 +186,30 @@ class Arena:
         """Write everything to the maps."""
         self.datapath.apply(self.state())
 
+    def reset(self) -> None:
+        """No policy, no slot, no known connection: where each test begins."""
+        for name in (self.policy, self.slots, self.pairs, self.cgroups):
+            name.clear()
+        self.closed.clear()
+        self.datapath.apply(MapState())
+        for entry in list(self.datapath.conntrack_entries()):
+            self.datapath.conntrack_delete(entry)
+        self._sockets.close()
+        self._baseline = dict(self.datapath.counters())
+
+    def reopen(self, **changes: Any) -> None:
+        """The agent starts again with other settings, over the same pins."""
+        self.datapath.close()
+        self.datapath = Datapath(replace(self.datapath.settings, **changes))
+        self.datapath.open()
+
     # ---- observing ----------------------------------------------------------------------------------------------------
 
     def counted(self) -> Mapping[tuple[Reason, Hook], int]:
-        """Packets per reason and hook."""
-        return {key: value.packets for key, value in self.datapath.counters().items()}
+        """Packets per reason and hook since the last reset."""
+        before = {key: value.packets for key, value in self._baseline.items()}
+        now = {key: value.packets - before.get(key, 0) for key, value in self.datapath.counters().items()}
+        return {key: packets for key, packets in now.items() if packets}
 
     def count(self, reason: PassReason | DropReason, hook: Hook | None = None) -> int:
         """Packets that left for ``reason`` (at ``hook``)."""
@@ -201,7 +225,7 @@ class Arena:
 
     def owned(self, made: socket.socket) -> socket.socket:
         """Close with the arena, at the latest."""
-        self._exits.callback(made.close)
+        self._sockets.callback(made.close)
         made.settimeout(SECONDS_MAX)
         return made
 
@@ -283,9 +307,13 @@ class Proxy:
     def upstream(self, accepted: socket.socket, source_port: int = 0) -> socket.socket:
         """Connect to where ``accepted`` was going, from its client's address (original_src)."""
         version = 4 if accepted.family == socket.AF_INET else 6
+        return self.upstream_to(version, accepted.getpeername()[0], accepted.getsockname()[:2], source_port)
+
+    def upstream_to(self, version: int, source: str, target: tuple[str, int], source_port: int = 0) -> socket.socket:
+        """Connect to ``target`` from ``source``."""
         made = self._transparent(version)
-        made.bind((accepted.getpeername()[0], source_port))
-        made.connect(accepted.getsockname()[:2])
+        made.bind((source, source_port))
+        made.connect(target)
         return made
 
 
