@@ -6,6 +6,7 @@ taken below ``root``, so that the checks themselves can be tested on a made-up m
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import platform
@@ -235,15 +236,25 @@ def check_state_directory(config: NodeConfig) -> Finding:
 
 def check_leftovers(config: NodeConfig) -> Finding:
     """Programs and rules of a node that runs no more."""
-    from tidegate.client import NodeClient
-
-    if NodeClient(config.admin_socket).is_running():
+    if is_agent_running(config):
         return Finding("leftovers", Outcome.OK, "none: the agent is running")
     left = leftovers(config)
     if not left:
         return Finding("leftovers", Outcome.OK, "none")
     detail = f"no agent is running, but its policy is still enforced: {', '.join(left)}"
     return Finding("leftovers", Outcome.WARNING, detail, "tidegate run, or tidegate cleanup")
+
+
+def is_agent_running(config: NodeConfig) -> bool:
+    """Tell whether an agent holds the node's lock; the lock goes with its process, however that ends."""
+    try:
+        with config.lock_file.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def leftovers(config: NodeConfig) -> list[str]:

@@ -31,8 +31,10 @@ def cleanup(
 
     Example:  tidegate cleanup --config node.yaml
     """
+    from tidegate.diagnosis import is_agent_running
+
     settings = node_config(config)
-    if not force and _is_running(settings):
+    if not force and is_agent_running(settings):
         hint = "stop it first, or insist with --force"
         raise CommandError(f"an agent is running with the state directory {settings.state}", hint, Exit.REFUSED)
     removed = _remove(settings)
@@ -43,20 +45,6 @@ def cleanup(
         print(visible(f"removed {each}"))
     if not removed:
         print("nothing was left")
-
-
-def _is_running(settings: NodeConfig) -> bool:
-    """Tell whether an agent holds the node's lock; the lock goes with its process, however that ends."""
-    import fcntl
-
-    try:
-        with settings.lock_file.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _remove(settings: NodeConfig) -> list[str]:

@@ -23,6 +23,11 @@ def run(config: ConfigOption = None) -> None:
     settings = node_config(config)
     if os.geteuid() != 0:
         raise CommandError("enforcing policy needs root", "run it with sudo, or as a systemd service", Exit.MACHINE)
+    from tidegate.diagnosis import is_agent_running
     from tidegate.supervisor import run as run_node
+
+    if is_agent_running(settings):
+        hint = "stop it first; a second node on this machine needs a `state` directory of its own"
+        raise CommandError(f"an agent is running with the state directory {settings.state}", hint, Exit.REFUSED)
 
     raise typer.Exit(run_node(settings))

@@ -478,14 +478,16 @@ def test_doctor_reports_every_check_and_exits_by_what_is_missing(files: Path) ->
     assert "kernel" in run("doctor").stdout
 
 
-def test_cleanup_refuses_while_an_agent_holds_its_lock(node: Served) -> None:
+@pytest.mark.parametrize("command", ["cleanup", "run"])
+def test_nothing_is_done_while_an_agent_holds_the_nodes_lock(command: str, node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     lock = node.agent.config.lock_file
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        result = run("cleanup", "--config", node.agent.config.path)
+        result = run(command, "--config", node.agent.config.path)
     assert result.exit_code == Exit.REFUSED
     assert "an agent is running" in result.stderr
-    assert "--force" in result.stderr
+    assert "hint: stop it first" in result.stderr
 
 
 def test_run_needs_root(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
