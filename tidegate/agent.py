@@ -80,7 +80,7 @@ class Agent:
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
         self._changes = ChangeSignal()
-        self._ring = FlowRing(config.flows.ring)
+        self._ring = FlowRing(config.flows.ring, on_followers=self._followers_changed)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._settings = envoy_settings(config)
         self._launcher = EnvoyLauncher(config)
@@ -159,8 +159,15 @@ class Agent:
     def _take(self, source: str, inputs: Inputs) -> None:
         before, self._inputs = self._inputs, inputs
         if (inputs.policies.secrets, inputs.secrets.secrets) != (before.policies.secrets, before.secrets.secrets):
+            sample = self._translator.allowed_sample
             self._translator = _Translator(self._settings, StoredSecrets(inputs.policies.secrets, inputs.secrets.secrets))
+            self._translator.allowed_sample = sample
         self._heard.add(source)
+        self._poke()
+
+    def _followers_changed(self, count: int) -> None:
+        """Have every allowed request recorded while somebody looks, and the configured share otherwise."""
+        self._translator.allowed_sample = 1.0 if count else self._settings.allowed_sample
         self._poke()
 
     def _poke(self) -> None:
