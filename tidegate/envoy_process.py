@@ -144,6 +144,9 @@ class EnvoyLauncher:
             str(self._bootstrap_path),
             "--base-id",
             str(envoy.base_id),
+            # With hot restart Envoy asks the kernel to be terminated when its parent dies (PR_SET_PDEATHSIG): the death of the
+            # supervisor would end every redirected connection of the node.
+            "--disable-hot-restart",
             "--concurrency",
             str(concurrency),
             "--log-level",
