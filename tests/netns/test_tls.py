@@ -31,14 +31,21 @@ class TlsStage:
         issued = self.public.issue(SERVER, OTHER, f"*.{SERVER}")
         stage.internet.serve_http(TLS, issued.certificate, issued.key)
 
-    def status(self, server_name: str | None, authority: Path | None = None, family: int = 4, **rest: str) -> int | str:
+    def status(
+        self, server_name: str | None, authority: Path | None = None, family: int = 4, path: str = "/", protocol: str = "h1"
+    ) -> int | str:
         """The status of a request over TLS, or how it failed."""
         url = self.stage.internet.url(TLS, family=family, scheme="https")
         try:
             response = self.stage.xwing.http(
-                url, rest.get("method", "GET"), path=rest.get("path"), server_name=server_name,
-                authority=str(authority or self.public.certificate), protocol=rest.get("protocol", "h1"), timeout=2,
-            )  # fmt: skip
+                url,
+                headers={"host": server_name} if server_name else {},
+                path=path,
+                server_name=server_name,
+                authority=str(authority or self.public.certificate),
+                protocol=protocol,
+                timeout=2,
+            )
         except Failed as failed:
             return failed.kind
         return int(response.status)
