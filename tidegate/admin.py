@@ -40,6 +40,8 @@ from tidegate.status import ChangeSignal, NodeStatus
 
 WAIT_SECONDS_MAX = 3600.0
 """A long poll ends after this; who wants longer asks again."""
+LAST_MAX = 1 << 31
+"""More than any ring holds; whoever asks for more gets all there is."""
 SHUTDOWN_SECONDS = 0.5
 """How long open requests (followers) get when the agent stops; then they are cut."""
 REQUEST_BYTES_MAX = 64 << 10
@@ -219,7 +221,7 @@ async def get_flows(request: web.Request) -> web.StreamResponse:
         wanted = FlowFilter.from_query(request.query)
     except ValueError as error:
         raise web.HTTPBadRequest(text=str(error)) from error
-    last = int(_number(request, "last", -1, view.flows.capacity)) if "last" in request.query else None
+    last = int(_number(request, "last", 0, LAST_MAX)) if "last" in request.query else None
     follow = request.query.get("follow", "") not in ("", "0", "false")
     if not follow:
         return await _send_flows(request, _lines(view.flows.recent(wanted, last)))

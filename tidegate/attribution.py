@@ -28,6 +28,7 @@ from l7filters.identity import IdentityNumber, LabelSet, Reserved
 from l7filters.ir import Allow, CompiledPolicy, Deny, EntryVerdict, Redirect
 from l7filters.lookup import ANY_PEER, AddressTable, index_entries, would_deny
 from l7filters.model import Direction, MismatchAction, Protocol, RuleOrigin
+from l7filters.parties import canonical
 from l7filters.ports import PORT_BITS, PortPrefix, ancestors
 from l7filters.world import Endpoint, World
 from tidegate.flow import Address, Flow, FlowEnd, HttpPart, L7Type, MatchType, Redaction, TlsPart, Verdict, parse_origin
@@ -318,7 +319,7 @@ def _match_type(any_peer: bool, prefix: PortPrefix) -> MatchType:
 
 def _access_end(index: WorldIndex, address: SocketAddress) -> FlowEnd:
     try:
-        return index.end(ip_address(address.address), address.port)
+        return index.end(canonical(ip_address(address.address)), address.port)
     except ValueError:
         return FlowEnd()
 

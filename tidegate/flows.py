@@ -20,8 +20,6 @@ SUBSCRIBERS_MAX = 32
 """People who follow at the same time; each costs a queue and a comparison per record."""
 SUBSCRIBER_QUEUE_MAX = 2048
 """Unread records per subscriber: two seconds at 1,000 flows/s, a few megabytes."""
-LAST_DEFAULT = 20
-"""Without ``follow``, ``last`` or ``since``, a reader gets this many: a screenful."""
 
 
 class TooManySubscribers(Exception):

@@ -89,6 +89,10 @@ def flows(
             _print_table(lines)
         case FlowFormat.JSON | FlowFormat.JSONPB:
             _print_json(lines, whole=output is FlowFormat.JSONPB)
+    if follow:
+        from tidegate.client import NodeUnreachable
+
+        raise NodeUnreachable("the agent has stopped", "follow again when it runs")
 
 
 _AGO = re.compile(r"(\d{1,9})(s|m|h|d)")
@@ -116,9 +120,9 @@ def _print_json(lines: Iterable[dict[str, Any]], whole: bool) -> None:
 
     for line in lines:
         if whole:
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            print(json.dumps(line), flush=True)
         elif "flow" in line:
-            print(json.dumps(line["flow"], ensure_ascii=False), flush=True)
+            print(json.dumps(line["flow"]), flush=True)
         else:
             complain(_lost(line))
 

@@ -58,8 +58,8 @@ STYLES = {
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value, indented."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print one JSON value, indented. ASCII only: what it holds may be no text that this terminal can, or should, show."""
+    print(json.dumps(value, indent=2))
 
 
 def visible(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from l7filters.world import Endpoint, Node, World
+from tests.support.worlds import To, allow, cidr, deny, endpoint, entity, http, pods, policy, world
 from tests.unit.tidegate.fakes import NOON_NS, denied_request, packet, realised_status
 from tests.unit.tidegate.served import DEADLINE_SECONDS, Served, served
 from tidegate.admin import bind_tcp
@@ -178,7 +179,7 @@ def test_too_many_followers_are_refused(node: Served) -> None:
     ("path", "query", "message"),
     [
         ("/v1/flows", {"verdict": "forbidden"}, "'forbidden' is no verdict; write one of forwarded, redirected, denied"),
-        ("/v1/flows", {"last": "many"}, "last is a number from -1 to 100, not 'many'"),
+        ("/v1/flows", {"last": "many"}, "last is a number from 0 to 2.14748e+09, not 'many'"),
         ("/v1/status", {"wait": "nan"}, "wait is a number from 0 to 3600, not 'nan'"),
         ("/v1/status", {"wait": "-1"}, "wait is a number"),
         ("/v1/nothing", {}, "404: Not Found"),
@@ -197,6 +198,26 @@ def test_endpoints_policies_and_world_are_shown(node: Served) -> None:
     assert (found["name"], found["labels"], found["status"]["state"]) == ("deathstar", {"org": "empire"}, "ready")
     assert node.client.get("/v1/policies")["policies"][0]["key"] == "cnp/default/rule1"
     assert node.client.get("/v1/world")["endpoints"][0]["interface"] == "lxc-deathstar"
+
+
+def test_world_with_every_kind_of_peer_has_a_json_form(node: Served) -> None:
+    item = allow(cidr("10.0.0.0/8", "10.1.0.0/16"), To("80,443", http=(http("GET", "/.*"),), names=("*.example",)))
+    policies = (policy("p", "app=a,!b", ingress=[item, deny(entity("world"))], egress=[allow(pods("app=c"), "53/udp")]),)
+    shown = world(*policies, endpoints=(endpoint("a", ip=("10.0.0.1", "fd00::1")),))
+    node.do(lambda: setattr(node.agent, "shown_world", shown))
+    found = node.client.get("/v1/world")
+    assert found["policies"][0]["key"] == "cnp/default/p"
+    assert found["policies"][0]["rules"][0]["peers"] == [{"cidr": "10.0.0.0/8", "excepts": ["10.1.0.0/16"]}]
+
+
+def test_status_is_of_what_is_on_disk_now(node: Served) -> None:
+    node.client.status()
+    assert node.do(lambda: node.agent.refreshes) == 1
+
+
+def test_asking_for_more_than_there_is_gives_all(node: Served) -> None:
+    node.do(lambda: node.agent.flows.publish(packet()))
+    assert len(list(node.client.stream("/v1/flows", {"last": "1000000"}))) == 1
 
 
 def test_health_says_nothing_of_policy(node: Served) -> None:

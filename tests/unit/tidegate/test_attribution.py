@@ -298,6 +298,10 @@ def test_record_without_a_destination_takes_the_upstreams() -> None:
     assert access(downstream_local=SocketAddress(), upstream_remote=SocketAddress()).destination.key == "?"
 
 
+def test_ipv4_address_that_is_spelled_as_ipv6_is_the_same_endpoint() -> None:
+    assert access(downstream_remote=SocketAddress("::ffff:10.0.0.2", 1)).source.key == "default/xwing"
+
+
 def test_log_value_of_the_deciding_policy_is_carried() -> None:
     logged = replace(RULE, log_value="ticket 42")
     index = WorldIndex(replace(WORLD, policies=(logged,)), COMPILED)

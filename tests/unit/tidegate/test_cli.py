@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.unit.tidegate.fakes import NOON_NS, denied_request, packet, realised_status
-from tests.unit.tidegate.served import DEADLINE_SECONDS, Served
+from tests.unit.tidegate.served import DEADLINE_SECONDS, Served, served
 from tidegate.cli import app
 from tidegate.cli.exits import Exit
 from tidegate.cli.output import visible
@@ -131,12 +131,17 @@ def test_completion_script_is_offered() -> None:
     ],
 )
 def test_users_mistake_ends_with_a_message_and_no_traceback(arguments: Sequence[str], code: Exit, message: str) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "TIDEGATE_CONFIG"}
-    result = subprocess.run([TIDEGATE, *arguments], capture_output=True, text=True, check=False, env=environment)
-    assert result.returncode == code
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
     assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_installed_command_ends_likewise() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "TIDEGATE_CONFIG"}
+    result = subprocess.run([TIDEGATE, "status"], capture_output=True, text=True, check=False, env=environment)
+    assert (result.returncode, result.stdout) == (Exit.USAGE, "")
+    assert result.stderr == "error: which node?\n  hint: give --config node.yaml, or set TIDEGATE_CONFIG\n"
 
 
 def test_every_mistake_in_node_yaml_is_told_with_its_field(tmp_path: Path) -> None:
@@ -311,6 +316,28 @@ def test_following_prints_what_comes_until_interrupted(node: Served) -> None:
         child.send_signal(2)
         assert child.wait(DEADLINE_SECONDS) == Exit.INTERRUPTED
         assert child.stderr.read() == ""
+
+
+def test_follower_says_that_the_agent_stopped(short_path: Path) -> None:
+    with served(short_path) as node:
+        command = [TIDEGATE, "flows", "-f", "--config", str(node.agent.config.path)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not node.do(lambda: node.agent.flows.follower_count):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    _, errors = child.communicate(timeout=DEADLINE_SECONDS)
+    assert (child.returncode, errors) == (Exit.UNREACHABLE, "error: the agent has stopped\n  hint: follow again when it runs\n")
+
+
+def test_name_that_is_no_text_is_no_traceback(node: Served) -> None:
+    odd = PolicyStatus(key="cnp/default/rule1", state=PolicyState.REALISED, revision=7, source="\udce9.yaml")
+    node.do(lambda: node.agent.set_status(realised_status(policies=(odd,))))
+    command = [TIDEGATE, "status", "--config", str(node.agent.config.path)]
+    for more in ([], ["-o", "json"]):
+        result = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (Exit.OK, "")
+        assert "udce9.yaml" in result.stdout
 
 
 def test_reader_that_has_seen_enough_is_no_error(node: Served) -> None:
