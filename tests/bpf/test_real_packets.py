@@ -414,7 +414,7 @@ def test_without_early_demux_the_uplink_needs_no_program(
     assert arena.count(PassReason.REDIRECTED, Hook.FROM_HAIRPIN) >= 1
 
 
-# ---- policy changes under live connections ----------------------------------------------------------------------------
+# ---- policy changes under live connections --------------------------------------------------------------------------
 
 
 @VERSIONS
@@ -566,7 +566,7 @@ def test_programs_are_replaced_under_live_connections(arena: Arena, a: Pod, b: P
     assert arena.datapath.read() == arena.state()
 
 
-# ---- what pods must not do ----------------------------------------------------------------------------------------------
+# ---- what pods must not do ------------------------------------------------------------------------------------------
 
 
 @VERSIONS
@@ -599,7 +599,19 @@ def test_pod_can_not_lend_itself_an_address(arena: Arena, a: Pod, b: Pod, versio
     assert arena.count(DropReason.SPOOFED, Hook.FROM_ENDPOINT) == 1
 
 
-# ---- answers instead of silence -------------------------------------------------------------------------------------------
+@VERSIONS
+def test_frame_that_ends_within_its_ip_header_is_dropped(arena: Arena, a: Pod, version: int) -> None:
+    arena.open_all("a")
+    arena.apply()
+    with arena.inside(a):
+        raw = arena.owned(socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+        raw.bind(("eth0", 0))
+    ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
+    raw.send(b"\xff" * 6 + b"\x02" * 6 + ethertype + b"\x45\x00")
+    eventually(lambda: arena.count(DropReason.TRUNCATED, Hook.FROM_ENDPOINT) == 1, "the cut frame is counted")
+
+
+# ---- answers instead of silence -------------------------------------------------------------------------------------
 
 
 @VERSIONS
@@ -640,7 +652,7 @@ def test_events_tell_who_was_denied_and_who_was_redirected(arena: Arena, a: Pod,
         assert client.getpeername()[1] == PORT
 
 
-# ---- host workloads ---------------------------------------------------------------------------------------------------------
+# ---- host workloads -------------------------------------------------------------------------------------------------
 
 _CHILD = textwrap.dedent(
     """
@@ -769,7 +781,7 @@ def test_workload_redirect_needs_the_nodes_address(arena: Arena, b: Pod, cgroup:
     assert arena.count(DropReason.NO_HOST_ADDRESS) == 1
 
 
-# ---- the end ------------------------------------------------------------------------------------------------------------------
+# ---- the end --------------------------------------------------------------------------------------------------------
 
 
 def test_cleanup_leaves_nothing_behind() -> None:
