@@ -265,9 +265,13 @@ def _deciding(index: WorldIndex, source: FlowEnd, destination: FlowEnd, protocol
         sides.append(index.deciding(source.identity, destination.identity, Direction.EGRESS, protocol, port))
     if index.is_local(destination.address):
         sides.append(index.deciding(destination.identity, source.identity, Direction.INGRESS, protocol, port))
-    for side in sides:
-        if side.verdict is not None and _explains(side.verdict, verdict):
-            return side
+    explaining = [side for side in sides if side.verdict is not None and _explains(side.verdict, verdict)]
+    # Where both sides let it pass, one that names a rule says more than one that no policy selects. Of two that deny, the
+    # first did.
+    if verdict is not Verdict.DENIED:
+        explaining.sort(key=lambda side: side.verdict is None or not side.verdict.rules)
+    if explaining:
+        return explaining[0]
     # The policy changed in between, or something else than policy decided: say which side, blame no rule.
     return Deciding(_direction(index, source, destination), None)
 

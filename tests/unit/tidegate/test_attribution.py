@@ -308,3 +308,23 @@ def test_log_value_of_the_deciding_policy_is_carried() -> None:
     metadata = rbac(ingress_allow_enforced_engine_result="allowed", ingress_allow_enforced_effective_policy_id=FIRST_RULE)
     flow = flow_from_access(index, replace(RECORD, metadata=metadata), node="n", uuid="u", redaction=Redaction())
     assert flow.to_json()["policy_log"] == ["ticket 42"]
+
+
+def test_pass_is_attributed_to_the_side_whose_rule_allows_it_not_to_the_one_that_no_policy_selects() -> None:
+    plain = policy("plain", "org=empire", ingress=[allow(pods("org=rebels"), "7000")])
+    rebel = endpoint("rebel", "org=rebels", ip="10.0.0.9")
+    given = world(plain, endpoints=(EMPIRE, rebel))
+    index = WorldIndex(given, compile(given, IdentityTable()))
+    flow = flow_from_event(
+        index,
+        node="node-a",
+        uuid="u",
+        time_ns=NOON_NS,
+        verdict=Verdict.FORWARDED,
+        reason="",
+        source=ip_address("10.0.0.9"),
+        destination=ip_address("10.0.0.3"),
+        protocol=Protocol.TCP,
+        destination_port=7000,
+    )
+    assert (flow.direction, flow.rule) == (Direction.INGRESS, origin("plain", "spec.ingress[0].toPorts[0]"))
