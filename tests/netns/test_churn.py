@@ -47,6 +47,7 @@ def test_two_hundred_endpoints_come_and_go_without_one_xds_response(own_stage: S
     assert status["xds"]["pushes"] == pushes
     assert status["xds"]["nacks"] == 0
     connection.close()
+    ip_batch(stage.cluster.node_netns, *(f"link delete {each['interface']}" for each in local))
 
 
 def crowd_member(index: int) -> dict[str, Any]:

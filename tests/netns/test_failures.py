@@ -199,14 +199,20 @@ def test_endpoint_without_a_realised_policy_is_closed(own_stage: Stage, family: 
     def state() -> str | None:
         return {endpoint["key"]: endpoint["state"] for endpoint in stage.node.status()["endpoints"]}.get("default/late")
 
-    # Envoy stands still, so the new endpoint's rule set can't be acknowledged; not even its L4 rule opens anything till then.
+    # Envoy stands still, so the new endpoint's rule set can't be acknowledged.
     envoy = stage.node.envoy_pid()
     os.kill(envoy, signal.SIGSTOP)
     try:
         stage.node.write_endpoints()
-        eventually(lambda: state() == "regenerating", what="the endpoint waits for Envoy")
+        eventually(lambda: state() is not None, what="the endpoint is known")
+        assert state() != "ready"
+        # Not even its L4 rule opens anything before its policy has reached the kernel.
         assert reach(stage.xwing, late, [HTTP, TCP], family) == {HTTP: False, TCP: False}
         assert reach(late, stage.deathstar, [TCP], family) == {TCP: False}
+        # Then L3/L4 comes into force without Envoy; what needs Envoy stays closed.
+        eventually(lambda: state() == "ready", 20, "L3/L4 policy without Envoy")
+        assert reach(stage.xwing, late, [HTTP, TCP], family) == {HTTP: False, TCP: True}
+        assert statuses(stage)[f"cnp/default/late{family}"] == "pending"
     finally:
         os.kill(envoy, signal.SIGCONT)
     stage.node.wait_ready()
