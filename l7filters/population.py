@@ -227,10 +227,14 @@ class PeerResolver:
             family[network.version].add(number)
             for containing in label_set.cidrs:
                 inside.setdefault(containing, set()).add(number)
+        outside = {4: _RESERVED_LABELS[Reserved.WORLD_IPV4], 6: _RESERVED_LABELS[Reserved.WORLD_IPV6]}
         reserved: dict[IdentityNumber, Labels] = {
             IdentityNumber(int(number)): {RESERVED_PREFIX + name: "" for name in names}
             for number, names in _RESERVED_LABELS.items()
         }
+        for network, (number, _) in population.cidrs.items():
+            # Mentioning a prefix somewhere takes its addresses out of no rule about the world.
+            reserved[number] = {RESERVED_PREFIX + name: "" for name in outside[network.version]}
         for node, number in population.remote_nodes:
             reserved[number] = {**node.labels, REMOTE_NODE_LABEL: ""}
         return cls(
