@@ -13,7 +13,7 @@ import socket
 import stat
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,6 @@ class XdsServer:
             raise SocketUnusable(f"can't listen on {path}: {error}; is its directory there and writable?") from error
         finally:
             os.umask(old_umask)
-        os.chmod(path, SOCKET_MODE)
         await server.start()
         self._server, self._socket_path = server, path
         _log.info("xds_server_started", socket=str(path))
@@ -175,6 +174,9 @@ class XdsServer:
         self, requests: AsyncIterator[DeltaDiscoveryRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         """One stream, until the client ends it."""
+        # Sent apart from the first message: when both go and the client is gone, grpc loses track of what it has sent.
+        if not await _delivered(context.send_initial_metadata(())):
+            return
         try:
             first = await anext(requests)
         except StopAsyncIteration:
@@ -252,7 +254,8 @@ class XdsServer:
                         bytes_sent=len(encoded),
                     ),
                 )
-                await context.write(encoded)
+                if not await _delivered(context.write(encoded)):
+                    return
             wake_at_ns = session.machine.wake_at_ns
             wait_s = None if wake_at_ns is None else max(0.0, (wake_at_ns - self._clock_ns()) / 1e9)
             try:
@@ -320,6 +323,15 @@ class XdsServer:
             for record in decode_records(message, node_id=node_id, log_name=log_name):
                 self.records.put(record)
         return StreamAccessLogsResponse()
+
+
+async def _delivered(sending: Awaitable[None]) -> bool:
+    """Whether grpc took what is being sent. It does not when the client is gone; the stream's end is then about to be told."""
+    try:
+        await sending
+    except grpc.aio.InternalError:
+        return False
+    return True
 
 
 def _make_way(path: Path) -> None:

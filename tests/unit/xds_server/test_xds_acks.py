@@ -71,6 +71,19 @@ def test_a_client_that_goes_is_not_waited_for() -> None:
     assert report.complete
 
 
+def test_a_refusal_goes_with_the_client_that_made_it() -> None:
+    board = board_of(ONE, TWO)
+    report = waited(
+        board,
+        {A: "v1", B: "v1"},
+        lambda: board.apply(TWO, [Refused(A, "v1", "no")]),
+        lambda: board.close(TWO),
+        lambda: board.apply(ONE, [Accepted(B, "v1")]),
+        lambda: board.apply(ONE, [Accepted(A, "v1")]),
+    )
+    assert report.complete
+
+
 def test_a_refusal_ends_the_wait_with_its_reason_and_only_for_that_version() -> None:
     board = board_of(ONE, TWO)
     report = waited(

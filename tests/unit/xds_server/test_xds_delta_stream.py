@@ -16,6 +16,7 @@ from xds_server.delta import (
     Declared,
     DeltaStream,
     Forgotten,
+    Pardoned,
     Refused,
     Request,
 )
@@ -309,6 +310,100 @@ def test_what_was_applied_out_of_a_refused_response_is_taken_back_even_across_a_
     envoy.publish([cluster("a", 1), cluster("b", 1)])
     envoy.heal()
     assert envoy.runs(CLUSTER) == {"a": "v1", "b": "v1"}
+
+
+def test_suspects_that_were_still_waiting_when_the_stream_broke_are_taken_back_too() -> None:
+    names = ("s0", "s1", "s2", "s3")
+    before = [item for name in names for item in slot(name)]
+    envoy = settled(before)
+    envoy.publish([item for name in names for item in slot(name, route_content="bad" if name == "s1" else 2)])
+    envoy.deliver_to_client()
+    envoy.deliver_to_server(ROUTE)
+    # The first half is on its way again, the second waits; of that the client has applied "s2" without saying so.
+    assert envoy.sent_since(len(envoy.responses) - 1) == [("ROUTE", ("s0", "s1"), ())]
+    assert envoy.runs(ROUTE)["s2"] == "v2"
+    envoy.reconnect()
+    envoy.publish(before)
+    envoy.heal()
+    assert envoy.runs(ROUTE) == dict.fromkeys(names, "v1")
+
+
+def test_a_subscription_is_not_answered_by_what_was_sent_before_it_came() -> None:
+    machine = DeltaStream()
+    machine.publish(Snapshot([resource(SECRET, "a", 1)]), 0)
+    (first,) = machine.request(Request(type_url=SECRET, subscribe=("a",)), 0).responses
+    assert machine.request(Request(type_url=SECRET, unsubscribe=("a",)), 0).responses == ()
+    assert machine.request(Request(type_url=SECRET, subscribe=("a",)), 0).responses == ()
+    (again,) = machine.request(Request(type_url=SECRET, nonce=first.nonce), 0).responses
+    assert [item.name for item in again.resources] == ["a"]
+    assert machine.request(Request(type_url=SECRET, nonce=again.nonce), 0).responses == ()
+
+
+def test_a_brought_along_version_that_becomes_current_again_holds_nothing_back_any_more() -> None:
+    envoy = settled([cluster("a"), *slot("s")])
+    brought_along = envoy.snapshot
+    assert brought_along is not None
+    envoy.machine = DeltaStream()
+    # The route must wait for a cluster that must wait for an answer; before it is sent, its edit is taken back.
+    envoy.publish([cluster("a", 2), *slot("s", route_content=2)])
+    envoy.reconnect(new_server=True)
+    for type_url in (CLUSTER, LISTENER):
+        envoy.deliver_to_server(type_url)
+    envoy.publish([cluster("a", 2), cluster("b"), *slot("s", route_content=2, to="b")])
+    envoy.deliver_to_server(ROUTE)
+    envoy.publish([cluster("a", 2), *slot("s")])
+    envoy.settle()
+    envoy.sleep(INTRODUCTION_NS)
+    envoy.publish(slot("s"))
+    envoy.settle()
+    assert envoy.runs(CLUSTER) == {}
+
+
+def test_a_removal_waits_for_the_answer_to_what_refers_to_it_and_is_on_its_way() -> None:
+    envoy = settled([cluster("a"), *slot("s"), *slot("t")])
+    envoy.sleep(INTRODUCTION_NS)
+    # The route that refers to the cluster is sent, and at once nobody wants either any more.
+    envoy.publish([cluster("a"), *slot("s", route_content=2, to="a"), *slot("t")])
+    count = len(envoy.responses)
+    envoy.publish([*slot("s"), *slot("t")])
+    assert envoy.sent_since(count) == []
+    envoy.settle()
+    assert envoy.sent_since(count) == [("ROUTE", ("s",), ()), ("CLUSTER", (), ("a",))]
+
+
+def test_what_a_client_brings_to_the_same_server_is_known_with_its_references() -> None:
+    envoy = settled([cluster("a"), cluster("b"), *slot("s", to="a")])
+    # The client takes one more edit whose ACK is lost with the stream.
+    envoy.publish([cluster("a"), cluster("b"), *slot("s", route_content=2, to="b")])
+    envoy.deliver_to_client()
+    assert envoy.runs(ROUTE) == {"s": "v2"}
+    envoy.reconnect()
+    envoy.publish([cluster("c"), *slot("s", route_content="bad", to="c")])
+    envoy.heal()
+    # Its last good route refers to "b" alone: that stays, and "a", which an unknown route might need, can go.
+    assert envoy.runs(ROUTE) == {"s": "v2"}
+    assert envoy.runs(CLUSTER) == {"b": "v1", "c": "v1"}
+
+
+def test_a_resource_waits_for_a_cluster_whose_removal_is_on_its_way() -> None:
+    envoy = settled([cluster("a"), *slot("s")])
+    envoy.sleep(INTRODUCTION_NS)
+    envoy.publish(slot("s"))
+    count = len(envoy.responses)
+    envoy.publish([cluster("a"), *slot("s", route_content=2, to="a")])
+    assert envoy.sent_since(count) == []
+    envoy.settle()
+    assert envoy.sent_since(count) == [("CLUSTER", ("a",), ()), ("ROUTE", ("s",), ())]
+
+
+def test_inherited_refusals_that_concern_nobody_any_more_are_pardoned() -> None:
+    envoy = settled([*slot("s", route_content="bad")])
+    key = ResourceKey(ROUTE, "s")
+    assert set(envoy.machine.legacy().quarantined) == {key}
+    machine = DeltaStream(envoy.machine.legacy())
+    assert machine.publish(Snapshot(slot("s", route_content="bad")), envoy.now_ns).facts == ()
+    assert machine.publish(Snapshot(slot("s", route_content=2)), envoy.now_ns).facts == (Pardoned(key),)
+    assert machine.legacy().quarantined == {}
 
 
 def test_an_answer_to_an_unknown_nonce_is_no_answer() -> None:

@@ -142,6 +142,7 @@ def test_a_client_that_does_not_answer_gets_the_latest_state_afterwards(tmp_path
         path = tmp_path / "xds.sock"
         async with serving(path) as server, client(path) as envoy:
             await envoy.ask()
+            await until(lambda: server.connected)
             for content in range(100):
                 server.publish(Snapshot([resource(CLUSTER, "a", content)]))
                 await asyncio.sleep(0)
