@@ -77,7 +77,7 @@ def evaluate(world: World, flow: Flow, secrets: SecretTexts = NO_SECRETS) -> Dec
         sides.append(_judge_side(world, flow, Direction.EGRESS, source, destination, secrets))
     if destination.subject is not None or destination.is_host:
         sides.append(_judge_side(world, flow, Direction.INGRESS, destination, source, secrets))
-    return _combine(source, destination, tuple(sides))
+    return _combine(source, destination, _set_aside(sides))
 
 
 def _from_host(source: Party, destination: Party) -> Decision | None:
@@ -404,15 +404,37 @@ def _together(rulings: tuple[Ruling, ...], problem: Problem | None) -> _Overall:
     return _Overall(Verdict.ALLOWED, chosen[0].reason if chosen else Reason.NOT_SELECTED)
 
 
-def _ends_differ(sides: tuple[Side, ...]) -> Problem | None:
-    """Tell whether both ends' enforced rules redirect, and to what no one slot can judge. Audit alone drops nothing."""
-    if len(sides) < 2 or any(side.ruling.outcome is not Outcome.REDIRECT for side in sides):
-        return None
+def _set_aside(sides: list[Side]) -> tuple[Side, ...]:
+    """Take an end that passes everything out of the proxy's sight where one slot can't judge both; the egress end first."""
+    if _differ(sides):
+        for index, side in enumerate(sides):
+            if _passes_all(side.ruling.union):
+                rules = side.ruling.rules
+                reason = Reason.ALLOW_RULE if rules else Reason.NOT_DEFAULT_DENY
+                ruling = replace(side.ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=rules, header_actions=())
+                sides[index] = replace(side, ruling=ruling, shadow=ruling)
+                break
+    return tuple(sides)
+
+
+def _differ(sides: Sequence[Side]) -> bool:
+    """Tell whether both ends redirect, and to what no one slot can judge."""
+    if len(sides) < 2 or any(side.outcome is not Outcome.REDIRECT for side in sides):
+        return False
     egress, ingress = (_content(side) for side in sides)
     contexts = ((egress.terminating, ingress.terminating), (egress.originating, ingress.originating))
-    if egress.protocol is not ingress.protocol or any(None not in pair and pair[0] != pair[1] for pair in contexts):
-        return Problem.ENDS_DIFFER
-    return None
+    return egress.protocol is not ingress.protocol or any(None not in pair and pair[0] != pair[1] for pair in contexts)
+
+
+def _ends_differ(sides: tuple[Side, ...]) -> Problem | None:
+    """Tell whether the two ends can't be judged in one pass. An end that passes everything need not be judged."""
+    return Problem.ENDS_DIFFER if _differ(sides) and not any(_passes_all(side.ruling.union) for side in sides) else None
+
+
+def _passes_all(union: Union | None) -> bool:
+    if union is None or union.allow or union.deny or union.server_names is not None:
+        return False
+    return (union.is_open or bool(union.allow_all)) and union.terminating is None and union.originating is None
 
 
 def _content(side: Side) -> Union:

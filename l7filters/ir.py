@@ -146,8 +146,8 @@ class Slot:
 class SlotPair:
     """Where both ends are local and both redirect, ``pair`` judges both in one pass.
 
-    Where one end only audits and can't be judged together with the other, ``pair`` is the other end's own slot. Ends that
-    both enforce and can't be judged together have no pair: the kernel drops such a flow.
+    Where they can't be judged together and the enforced rules of one end let everything pass, ``pair`` is the other end's own
+    slot. Ends that both restrict and can't be judged together have no pair: the kernel drops such a flow.
     """
 
     egress: SlotKey

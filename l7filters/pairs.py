@@ -2,8 +2,9 @@
 
 Owns: which (egress slot, ingress slot) can meet on this node, and the slot of each such pair. Must not know ports or labels.
 
-Ends that can't be judged in one pass have no pair, and the kernel drops the flow. But where one of them redirects only for
-what policies in audit mode say, the pair is the other end's own slot: audit never drops anything.
+Ends that can't be judged in one pass have no pair, and the kernel drops the flow. But where the enforced rules of one of them
+let everything pass (they are there for audit, or beside a plain allow), the pair is the other end's own slot: nothing is lost by
+not judging that end, and audit never drops anything.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from l7filters.identity import IdentityNumber
-from l7filters.ir import PolicyProblem, Slot, SlotKey, SlotPair
+from l7filters.ir import DirectionRules, PolicyProblem, Slot, SlotKey, SlotPair
 from l7filters.model import PolicyKey
 from l7filters.precedence import IMPLICIT_ALLOW
 from l7filters.resolution import Resolution
@@ -73,14 +74,12 @@ def pair_up(met: Meetings, slots: Mapping[SlotKey, Slot]) -> Pairing:
             pairs.append(SlotPair(egress_key, ingress_key, pair.key))
             paired.append(pair)
             continue
-        judged = next((key for slot, key in ((egress, ingress_key), (ingress, egress_key)) if _only_audited(slot)), None)
+        judged = next((key for slot, key in ((egress, ingress_key), (ingress, egress_key)) if _passes_all(slot)), None)
         if judged is not None:
             pairs.append(SlotPair(egress_key, ingress_key, judged))
-        outcome = "are not judged together" if judged is None else "are not audited"
-        message = f"rules at both ends of a local flow {outcome}: {pair}"
         for slot in (egress, ingress):
             if slot.key != judged:
-                problems.update(dict.fromkeys(_pair_problems(slot, message)))
+                problems.update(dict.fromkeys(_pair_problems(slot, judged is not None, pair)))
     return Pairing(tuple(pairs), tuple(paired), tuple(problems))
 
 
@@ -121,21 +120,28 @@ def _pair_slot(egress: Slot, ingress: Slot) -> Slot | str:
     )
 
 
-def _only_audited(slot: Slot) -> bool:
-    """Tell whether all that is enforced in ``slot`` is to let everything pass."""
-    side = slot.egress or slot.ingress
-    assert side is not None
-    rules = side.enforced
+def _passes_all(slot: Slot) -> bool:
+    """Tell whether all that is enforced in ``slot`` is to let everything pass as it is."""
+    rules = _side(slot).enforced
     lenient = bool(rules.allow_all) and rules.any_server_name and not rules.allow and not rules.deny
-    return side.shadow is not None and lenient and slot.terminating_tls is None and slot.originating_tls is None
+    return lenient and slot.terminating_tls is None and slot.originating_tls is None
 
 
-def _pair_problems(slot: Slot, message: str) -> Iterable[PolicyProblem]:
-    """Yield a problem for every rule of ``slot`` that restricts what is said."""
-    side = slot.egress or slot.ingress
-    assert side is not None
-    unconcerned = {str(origin) for origin in side.enforced.allow_all} if _only_audited(slot) else set()
+def _pair_problems(slot: Slot, passed: bool, reason: str) -> Iterable[PolicyProblem]:
+    """Yield a problem for every rule of ``slot`` that is not judged. ``passed``: it is left out, and only its audit is lost."""
+    side = _side(slot)
+    if passed and side.shadow is None:
+        return
+    unconcerned = {str(origin) for origin in side.enforced.allow_all} if passed else set()
+    lost = "audited" if passed else "judged together"
+    message = f"rules at both ends of a local flow are not {lost}: {reason}"
     for name in slot.key.egress or slot.key.ingress or ():
         policy, _, path = name.partition(":")
         if policy != IMPLICIT_ALLOW.policy and name not in unconcerned:
             yield PolicyProblem(PolicyKey(policy), path, message, "use one protocol and one TLS context at both ends")
+
+
+def _side(slot: Slot) -> DirectionRules:
+    side = slot.egress or slot.ingress
+    assert side is not None
+    return side

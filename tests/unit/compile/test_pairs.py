@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from l7filters.ir import Slot
+from l7filters.ir import Redirect, Slot
 from l7filters.lookup import Dropped, Flow, Passed
 from l7filters.model import Policy, TlsContext
 from tests.support.worlds import To, View, allow, endpoint, http, paths, pods, policy, world
@@ -116,3 +116,12 @@ def test_remote_ends_make_no_pair() -> None:
     far = (endpoint("web", remote=True), endpoint("client"))
     view = View.of(world(sends(http_to("80", "/out")), receives(http_to("80", "/in")), endpoints=far))
     assert pair_slots(view) == []
+
+
+def test_end_that_passes_everything_is_left_to_the_other_ends_slot() -> None:
+    lenient = [allow(None, To("443", names=("a.example",))), allow(None, "443")]
+    view = View.of(world(sends(http_to("443", "/out")), policy("p", "app=web", ingress=lenient), endpoints=PODS))
+    sent = view.egress("client", "web", "443")
+    assert isinstance(sent, Redirect)
+    assert judge(view, "client", "web", 443) == Passed(sent.slot)
+    assert view.compiled.problems == ()
