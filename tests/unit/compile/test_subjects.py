@@ -71,6 +71,12 @@ def test_named_port_on_egress_is_each_peers_own() -> None:
     assert [where for where, verdict in seen.items() if verdict == "allow"] == [("a", "80"), ("b", "8080")]
 
 
+def test_named_port_opens_only_the_peers_that_the_rule_names() -> None:
+    peers = (endpoint("a", ports=[HTTP_80]), endpoint("b", ports=[HTTP_80]))
+    view = View.of(world(policy("p", "app=web", egress=[allow(pods("app=a"), "http")]), endpoints=(WEB, *peers)))
+    assert [kind(view.egress("web", who, "80")) for who in "ab"] == ["allow", "deny"]
+
+
 def test_named_ports_of_endpoints_with_one_identity_unite() -> None:
     first = endpoint("web-1", "app=web", ports=[HTTP_80])
     second = endpoint("web-2", "app=web", ports=[HTTP_8080])
