@@ -14,6 +14,8 @@ C_SOURCES = $(wildcard bpf_redirect/*.c bpf_redirect/include/*.h bpf_redirect/li
 RUST_CRATE := proxylib/native
 # More of pytest's own options, e.g. `make test PYTEST_ARGS='-x -k http'`.
 PYTEST_ARGS ?=
+# Options of the benchmark, e.g. `make bench BENCH_ARGS='--quick --arms direct,l4'`; see docs/benchmark.md.
+BENCH_ARGS ?=
 
 .PHONY: help setup demo test test-unit test-root test-kafka test-kubernetes check check-python check-c check-generated check-rust bench golden fuzz soak lock clean
 
@@ -64,9 +66,8 @@ check-rust:
 		cd $(RUST_CRATE) && cargo fmt --check && cargo clippy --offline --all-targets -- -D warnings; \
 	else echo 'check-rust: no Rust crate in this tree'; fi
 
-bench: ## measure the benchmark arms
-	@deploy/setup/not-built.sh bench/__main__.py 'the benchmark'
-	@deploy/setup/as-root.sh $(PY) -m bench
+bench: setup ## measure Tidegate against no proxy, one Envoy, TPROXY and sidecars; BENCH_ARGS=--quick for a first look
+	@deploy/setup/as-root.sh $(PY) -m bench $(BENCH_ARGS)
 
 golden: setup ## rewrite the golden files; review the diff
 	TIDEGATE_GOLDEN_REWRITE=1 $(PYTEST) tests/golden $(PYTEST_ARGS)

@@ -19,6 +19,7 @@ PACKAGES=(
 	nginx-light      # a server that is not ours, in the demo and the benchmark
 	wrk              # load over HTTP/1.1
 	nghttp2-client   # load over HTTP/2
+	nftables         # redirects of the benchmark's arms that are not Tidegate
 	iputils-ping     # ICMP verdicts
 	openssl          # certificates of the TLS scenarios
 	bpftool          # reading maps by hand, and in tests
