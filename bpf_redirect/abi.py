@@ -105,6 +105,7 @@ class DropReason(IntEnum):
     NOT_CONFIGURED = 58
     NO_HOST_ADDRESS = 59
     ICMP_REDIRECT = 60
+    REDIRECT_WORKLOAD = 61
 
 
 Reason = PassReason | DropReason
@@ -137,6 +138,13 @@ class ConntrackKind(IntEnum):
     REDIRECT = 2
     HOST = 3
     RESET = 4
+
+
+class Realm(IntEnum):
+    """``enum tg_realm``."""
+
+    PODS = 0
+    WORKLOADS = 1
 
 
 class ConntrackFlag(IntFlag):
@@ -249,7 +257,8 @@ class ConntrackKey(ctypes.Structure):
         ("low_port_be", c_uint16),
         ("high_port_be", c_uint16),
         ("protocol", c_uint8),
-        ("pad", c_uint8 * 3),
+        ("realm", c_uint8),
+        ("pad", c_uint8 * 2),
     ]
 
 

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -30,8 +29,6 @@ FILTER_PRIORITY = 2
 FILTER_HANDLE = 0x7467
 _PARENT = {"in": 0xFFFFFFF2, "out": 0xFFFFFFF3}
 _CLSACT_HANDLE = 0xFFFF0000
-_LINK_INFO_BYTES = 64
-_ARPHRD_ETHER = 1
 
 
 class Side(StrEnum):
@@ -80,11 +77,6 @@ def interface_of(name: str) -> tuple[Side, str] | None:
     return Side(side), interface.replace("+", ".")
 
 
-def _link_target(link_fd: int) -> int:
-    """Return the interface number of a TCX link; 0 when its interface is gone."""
-    return int(struct.unpack_from("=I", bpf._info(link_fd, _LINK_INFO_BYTES), 16)[0])
-
-
 def _attach_link(root: PinRoot, name: str, program_fd: int, target: int, kind: bpf.AttachType, ifindex: int | None) -> None:
     """Make the pinned link, or give the one that is there this program."""
     path = root.link(name)
@@ -94,7 +86,7 @@ def _attach_link(root: PinRoot, name: str, program_fd: int, target: int, kind: b
         link_fd = -1
     if link_fd >= 0:
         try:
-            if ifindex is None or _link_target(link_fd) == ifindex:
+            if ifindex is None or bpf.link_ifindex(link_fd) == ifindex:
                 bpf.link_update(link_fd, program_fd)
                 return
         except KernelError as error:

@@ -396,6 +396,11 @@ def link_update(link_fd: int, program_fd: int) -> None:
     _checked(Command.LINK_UPDATE, struct.pack("=IIII", link_fd, program_fd, 0, 0), "replace the program of a link")
 
 
+def link_ifindex(link_fd: int) -> int:
+    """Return the interface number of a TCX link; 0 when its interface is gone."""
+    return int(struct.unpack_from("=I", _info(link_fd, 64), 16)[0])
+
+
 def link_detach(link_fd: int) -> None:
     """Detach at once, whoever else holds the link."""
     _checked(Command.LINK_DETACH, struct.pack("=I", link_fd), "detach a link")

@@ -8,13 +8,12 @@
  * Loopback destinations are not judged: what a host says to itself is its own business.
  */
 
-#define TG_PASS 1
+#define TG_PASS	 1
 #define TG_EPERM 0
 
 static __always_inline bool tg_is_any(const struct tg_address *address)
 {
-	return !address->words[0] && !address->words[1] && !address->words[2] &&
-	       !address->words[3];
+	return !address->words[0] && !address->words[1] && !address->words[2] && !address->words[3];
 }
 
 static __always_inline void tg_read_destination(struct bpf_sock_addr *ctx, bool is_ipv6,
@@ -71,11 +70,9 @@ static __always_inline void tg_bind_source(struct bpf_sock_addr *ctx, bool is_ip
 	}
 }
 
-static __always_inline enum tg_reason tg_redirect_workload(struct bpf_sock_addr *ctx,
-							   const struct tg_packet *packet,
-							   const struct tg_config *config,
-							   bool is_ipv6, __u32 identity,
-							   __u32 slot_id)
+static __always_inline enum tg_reason
+tg_redirect_workload(struct bpf_sock_addr *ctx, const struct tg_packet *packet,
+		     const struct tg_config *config, bool is_ipv6, __u32 identity, __u32 slot_id)
 {
 	bool is_mapped = tg_is_ipv4_mapped(&packet->destination);
 	const struct tg_address *source = is_mapped ? &config->host_ipv4 : &config->host_ipv6;

@@ -27,6 +27,7 @@ class ConntrackEntry:
     destination: IPv4Address | IPv6Address
     destination_port: int
     protocol: int
+    realm: abi.Realm
     kind: abi.ConntrackKind
     flags: abi.ConntrackFlag
     tcp_seen: abi.TcpSeen
@@ -57,6 +58,7 @@ def encode_key(entry: ConntrackEntry) -> bytes:
             low_port_be=socket.htons(low[1]),
             high_port_be=socket.htons(high[1]),
             protocol=entry.protocol,
+            realm=entry.realm,
         )
     )
 
@@ -77,6 +79,7 @@ def decode_entry(raw_key: bytes, raw_value: bytes) -> ConntrackEntry:
         destination=destination[0],
         destination_port=destination[1],
         protocol=key.protocol,
+        realm=abi.Realm(key.realm),
         kind=abi.ConntrackKind(value.kind),
         flags=flags,
         tcp_seen=abi.TcpSeen(value.tcp_seen),
@@ -101,3 +104,42 @@ def read_entries(conntrack: Map) -> Iterator[ConntrackEntry]:
 def delete_entry(conntrack: Map, entry: ConntrackEntry) -> bool:
     """Forget a connection; return whether it was known."""
     return conntrack.delete(encode_key(entry))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadConnection:
+    """A connection of a host workload that dials a proxy port on loopback instead of what its process dialled."""
+
+    identity: int
+    client: IPv4Address | IPv6Address
+    client_port: int
+    proxy_port: int
+    destination: IPv4Address | IPv6Address
+    destination_port: int
+
+
+def read_workload_connections(origins: Map) -> Iterator[WorkloadConnection]:
+    """Iterate over those that were made, oldest forgotten first; some may have ended."""
+    for raw_key, raw_value in origins.items():
+        key, value = decode_struct(abi.OriginKey, raw_key), decode_struct(abi.Connect, raw_value)
+        yield WorkloadConnection(
+            identity=value.identity,
+            client=struct_address(key.client),
+            client_port=socket.ntohs(key.client_port_be),
+            proxy_port=socket.ntohs(key.proxy_port_be),
+            destination=struct_address(value.destination),
+            destination_port=socket.ntohs(value.destination_port_be),
+        )
+
+
+def delete_workload_connection(origins: Map, connection: WorkloadConnection) -> bool:
+    """Forget one; return whether it was known."""
+    return origins.delete(
+        bytes(
+            abi.OriginKey(
+                client=address_struct(connection.client),
+                client_port_be=socket.htons(connection.client_port),
+                proxy_port_be=socket.htons(connection.proxy_port),
+            )
+        )
+    )

@@ -16,6 +16,7 @@
 #include "from_hairpin.c"
 #include "time_wait.c"
 #include "cgroup_connect.c"
+#include "cgroup_skb.c"
 #include "origin.c"
 
 int tg_from_endp(struct __sk_buff *skb)
@@ -81,4 +82,14 @@ int tg_sock_ops(struct bpf_sock_ops *ctx)
 int tg_getsockopt(struct bpf_sockopt *ctx)
 {
 	return tg_at_getsockopt(ctx);
+}
+
+int tg_cg_egress(struct __sk_buff *skb)
+{
+	return tg_at_cgroup_skb(skb, true);
+}
+
+int tg_cg_ingress(struct __sk_buff *skb)
+{
+	return tg_at_cgroup_skb(skb, false);
 }

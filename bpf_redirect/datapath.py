@@ -23,7 +23,14 @@ from pathlib import Path
 
 from bpf_redirect import abi, attach, bpf, cgroups, host, sockets, sync
 from bpf_redirect.attach import Attachment, Side
-from bpf_redirect.conntrack import ConntrackEntry, delete_entry, read_entries
+from bpf_redirect.conntrack import (
+    ConntrackEntry,
+    WorkloadConnection,
+    delete_entry,
+    delete_workload_connection,
+    read_entries,
+    read_workload_connections,
+)
 from bpf_redirect.encode import address_struct, decode_struct, encode_u32
 from bpf_redirect.errors import CompileError, HostError, KernelError, LoadError, VerifierError
 from bpf_redirect.events import CounterValue, EventReader, EventTotals, read_counters, read_event_totals
@@ -73,6 +80,8 @@ _WORKLOAD_PROGRAMS = {
     "tg_sendmsg6": bpf.AttachType.CGROUP_UDP6_SENDMSG,
     "tg_getpeer4": bpf.AttachType.CGROUP_INET4_GETPEERNAME,
     "tg_getpeer6": bpf.AttachType.CGROUP_INET6_GETPEERNAME,
+    "tg_cg_egress": bpf.AttachType.CGROUP_INET_EGRESS,
+    "tg_cg_ingress": bpf.AttachType.CGROUP_INET_INGRESS,
 }
 _SO_NETNS_COOKIE = 71
 _NETNS_FILE = "/proc/thread-self/ns/net"
@@ -316,14 +325,18 @@ class Datapath:
         """Forget a connection; return whether it was known."""
         return delete_entry(self.maps["tg_conntrack"], entry)
 
+    def workload_connections(self) -> Iterator[WorkloadConnection]:
+        """Iterate over the redirected connections of host workloads; some may have ended."""
+        yield from read_workload_connections(self.maps["tg_origins"])
+
     # ---- the proxy's sockets ---------------------------------------------------------------------------------------
 
     def listening_ports(self) -> frozenset[int]:
-        """Return the proxy ports on which both loopback addresses are listened on."""
+        """Return the proxy ports that are listened on, on every loopback address that this host has."""
         bound = sockets.listening()
         v4 = {port for address, port in bound if address in (IPv4Address("127.0.0.1"), IPv4Address(0), IPv6Address(0))}
         v6 = {port for address, port in bound if address in (IPv6Address("::1"), IPv6Address(0))}
-        return frozenset(v4 & v6)
+        return frozenset(v4 & v6 if host.has_ipv6() else v4)
 
     def destroy_connections(self, is_stale: Callable[[ConntrackEntry], bool]) -> int:
         """Close the proxy's client-side connections of the redirected flows for which ``is_stale`` holds, and forget them.
@@ -337,4 +350,16 @@ class Datapath:
                 continue
             closed += sockets.destroy(entry.destination, entry.destination_port, entry.source, entry.source_port)
             self.conntrack_delete(entry)
+        return closed
+
+    def destroy_workload_connections(self, is_stale: Callable[[WorkloadConnection], bool]) -> int:
+        """Like ``destroy_connections``, for what host workloads dialled through the proxy."""
+        closed = 0
+        for connection in list(self.workload_connections()):
+            if not is_stale(connection):
+                continue
+            version = connection.client.version
+            loopback = IPv4Address("127.0.0.1") if version == 4 else IPv6Address("::1")
+            closed += sockets.destroy(loopback, connection.proxy_port, connection.client, connection.client_port)
+            delete_workload_connection(self.maps["tg_origins"], connection)
         return closed

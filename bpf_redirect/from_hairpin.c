@@ -30,8 +30,7 @@ static __always_inline int tg_at_from_hairpin(struct __sk_buff *skb)
 	}
 	source_is_high = tg_ct_key_of(&packet, &key);
 	ct = tg_ct_find(&key, now_ns);
-	if (ct && ct->kind == TG_CT_REDIRECT &&
-	    !!(ct->flags & TG_CT_FROM_HIGH) == source_is_high)
+	if (ct && ct->kind == TG_CT_REDIRECT && !!(ct->flags & TG_CT_FROM_HIGH) == source_is_high)
 		reason = tg_steer(skb, &packet, config, ct->slot);
 	else
 		reason = tg_steer_to_socket(skb, &packet, true);

@@ -46,6 +46,15 @@ class HostNames:
     hairpin_peer: str = HAIRPIN_PEER
 
 
+def has_ipv6() -> bool:
+    """Whether this host speaks IPv6: its loopback has ::1."""
+    return get_sysctl("ipv6/conf/lo/disable_ipv6") == "0"
+
+
+def _families() -> dict[socket.AddressFamily, str]:
+    return {family: everything for family, everything in _FAMILIES.items() if family == socket.AF_INET or has_ipv6()}
+
+
 def _tolerate(error: NetlinkError, *codes: int) -> None:
     if error.code not in codes:
         raise KernelError("change the host's routing", error.code) from error
@@ -56,7 +65,7 @@ def make_routes(names: HostNames) -> None:
     with IPRoute() as netlink:
         loopback = netlink.link_lookup(ifname="lo")[0]
         netlink.link("set", index=loopback, state="up")
-        for family, everything in _FAMILIES.items():
+        for family, everything in _families().items():
             try:
                 netlink.route(
                     "replace",
@@ -82,7 +91,7 @@ def make_routes(names: HostNames) -> None:
 def remove_routes(names: HostNames) -> None:
     """Remove our rules and routes."""
     with IPRoute() as netlink:
-        for family in _FAMILIES:
+        for family in _families():
             try:
                 netlink.rule(
                     "del",
@@ -111,6 +120,7 @@ def make_hairpin(names: HostNames) -> int:
         for name in (names.hairpin, names.hairpin_peer):
             set_sysctl(f"ipv6/conf/{name}/addr_gen_mode", "1")
             set_sysctl(f"ipv4/conf/{name}/rp_filter", "0")
+            set_sysctl(f"ipv4/conf/{name}/accept_local", "1")  # this host's servers answer the proxy by this way
             index = netlink.link_lookup(ifname=name)[0]
             netlink.link("set", index=index, mtu=65535, state="up")
         return int(netlink.link_lookup(ifname=names.hairpin_peer)[0])

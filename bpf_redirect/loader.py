@@ -53,6 +53,8 @@ PROGRAMS = (
     ProgramSpec("tg_sendmsg6", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_UDP6_SENDMSG),
     ProgramSpec("tg_getpeer4", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_INET4_GETPEERNAME),
     ProgramSpec("tg_getpeer6", bpf.ProgramType.CGROUP_SOCK_ADDR, bpf.AttachType.CGROUP_INET6_GETPEERNAME),
+    ProgramSpec("tg_cg_egress", bpf.ProgramType.CGROUP_SKB, bpf.AttachType.CGROUP_INET_EGRESS),
+    ProgramSpec("tg_cg_ingress", bpf.ProgramType.CGROUP_SKB, bpf.AttachType.CGROUP_INET_INGRESS),
     ProgramSpec("tg_sock_ops", bpf.ProgramType.SOCK_OPS, bpf.AttachType.CGROUP_SOCK_OPS),
     ProgramSpec("tg_getsockopt", bpf.ProgramType.CGROUP_SOCKOPT, bpf.AttachType.CGROUP_GETSOCKOPT),
 )
@@ -120,7 +122,7 @@ def compile_programs(map_fds: Mapping[str, int], names: tuple[str, ...]) -> dict
     flags += [f"-DTG_MAP_FD_{name}={fd}" for name, fd in map_fds.items()]
     with _stderr_captured() as messages:
         try:
-            module = BPF(src_file=os.path.join(SOURCE_DIRECTORY, "datapath.c"), cflags=flags)
+            module = BPF(src_file=os.path.join(SOURCE_DIRECTORY, "datapath.c").encode(), cflags=flags)
         except Exception as error:  # noqa: BLE001 - bcc raises nothing more precise
             failure: Exception | None = error
         else:

@@ -7,8 +7,8 @@
  * sockops also keeps tg_listeners: sockets that begin to listen on a proxy port of loopback.
  */
 
-#define TG_SOL_IP          0
-#define TG_SOL_IPV6        41
+#define TG_SOL_IP	   0
+#define TG_SOL_IPV6	   41
 #define TG_SO_ORIGINAL_DST 80
 
 static __always_inline void tg_note_origin(struct bpf_sock_ops *ctx)
@@ -20,8 +20,8 @@ static __always_inline void tg_note_origin(struct bpf_sock_ops *ctx)
 
 	if (!dialled)
 		return;
-	local6 = (struct tg_address){{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
-				      ctx->local_ip6[3]}};
+	local6 = (struct tg_address){
+		{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]}};
 	tg_map_ipv4(&key.client, ctx->local_ip4);
 	barrier();
 	if (ctx->family == TG_AF_INET6)
@@ -39,8 +39,8 @@ static __always_inline void tg_note_listener(struct bpf_sock_ops *ctx)
 	struct tg_address local6;
 	__u32 local4 = ctx->local_ip4;
 
-	local6 = (struct tg_address){{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
-				      ctx->local_ip6[3]}};
+	local6 = (struct tg_address){
+		{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]}};
 	barrier();
 	if (!config || ctx->local_port < config->proxy_port_min ||
 	    ctx->local_port > config->proxy_port_max ||
@@ -73,8 +73,8 @@ static __always_inline int tg_at_getsockopt(struct bpf_sockopt *ctx)
 
 	if (ctx->optname != TG_SO_ORIGINAL_DST || !socket)
 		return 1;
-	remote6 = (struct tg_address){{socket->dst_ip6[0], socket->dst_ip6[1], socket->dst_ip6[2],
-				       socket->dst_ip6[3]}};
+	remote6 = (struct tg_address){
+		{socket->dst_ip6[0], socket->dst_ip6[1], socket->dst_ip6[2], socket->dst_ip6[3]}};
 	tg_map_ipv4(&key.client, socket->dst_ip4);
 	barrier();
 	if (ctx->level == TG_SOL_IPV6 && socket->family == TG_AF_INET6)

@@ -24,10 +24,10 @@ static __always_inline int tg_at_sk_lookup(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	packet.is_ipv6 = ctx->family == TG_AF_INET6;
 	/* Read before the branch: a pointer into the context may not depend on one. */
-	remote6 = (struct tg_address){{ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2],
-				       ctx->remote_ip6[3]}};
-	local6 = (struct tg_address){{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
-				      ctx->local_ip6[3]}};
+	remote6 = (struct tg_address){
+		{ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2], ctx->remote_ip6[3]}};
+	local6 = (struct tg_address){
+		{ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]}};
 	tg_map_ipv4(&packet.source, ctx->remote_ip4);
 	tg_map_ipv4(&packet.destination, ctx->local_ip4);
 	barrier();

@@ -9,30 +9,34 @@
  * nor the proxy's mark can be forged from outside.
  */
 
-static __always_inline int tg_from_host(const struct tg_packet *packet,
-					const struct tg_config *config)
+static __always_inline enum tg_reason
+tg_from_host(struct __sk_buff *skb, const struct tg_packet *packet, const struct tg_config *config)
 {
-	const enum tg_hook hook = TG_HOOK_TO_ENDPOINT;
 	__u64 now_ns = bpf_ktime_get_ns();
 	struct tg_judgement judgement = {.verdict = TG_ALLOW};
 	struct tg_ct_key key;
-	bool source_is_high, is_reply;
+	bool source_is_high;
 	struct tg_ct *ct;
 
 	source_is_high = tg_ct_key_of(packet, &key);
 	ct = tg_ct_find(&key, now_ns);
+	/* A server on this host answers the proxy, which dialled it from the pod's address. */
+	if ((!ct || ct->kind == TG_CT_REDIRECT) && packet->protocol == TG_PROTO_TCP &&
+	    !tg_is_opening(packet) && tg_has_socket(skb, packet))
+		return config->hairpin_ifindex ? TG_HAIRPINNED : TG_NO_HAIRPIN;
 	if (ct && !tg_is_opening(packet)) {
-		is_reply = !!(ct->flags & TG_CT_FROM_HIGH) != source_is_high;
-		tg_ct_touch(ct, packet, is_reply, now_ns);
-	} else if (!(packet->protocol == TG_PROTO_TCP && (packet->tcp_flags & TG_TCP_RST)) &&
-		   !(tg_is_icmp(packet) && !tg_is_echo(packet))) {
-		judgement.source_identity = TG_IDENTITY_HOST;
-		judgement.destination_identity = tg_whois(&packet->destination).identity;
-		if (!tg_ct_create(&key, source_is_high, packet, TG_CT_HOST, 0, &judgement,
-				  config->epoch, now_ns))
-			return tg_finish(TG_CT_FULL, hook, packet->length_bytes);
+		tg_ct_touch(ct, packet, !!(ct->flags & TG_CT_FROM_HIGH) != source_is_high, now_ns);
+		return TG_FROM_HOST;
 	}
-	return tg_finish(TG_FROM_HOST, hook, packet->length_bytes);
+	if ((packet->protocol == TG_PROTO_TCP && (packet->tcp_flags & TG_TCP_RST)) ||
+	    (tg_is_icmp(packet) && !tg_is_echo(packet)))
+		return TG_FROM_HOST; /* nothing follows: nothing to remember */
+	judgement.source_identity = TG_IDENTITY_HOST;
+	judgement.destination_identity = tg_whois(&packet->destination).identity;
+	if (!tg_ct_create(&key, source_is_high, packet, TG_CT_HOST, 0, &judgement, config->epoch,
+			  now_ns))
+		return TG_CT_FULL;
+	return TG_FROM_HOST;
 }
 
 static __always_inline int tg_at_to_endpoint(struct __sk_buff *skb)
@@ -53,12 +57,10 @@ static __always_inline int tg_at_to_endpoint(struct __sk_buff *skb)
 		return tg_finish(TG_NOT_CONFIGURED, hook, packet.length_bytes);
 	if (!bpf_map_lookup_elem(TG_MAP(tg_endpoints), &ifindex))
 		reason = TG_NOT_READY;
-	if (reason == TG_OK && !skb->ingress_ifindex) {
-		if (mark == TG_MARK_FROM_PROXY)
-			return tg_finish(TG_FROM_PROXY, hook, packet.length_bytes);
-		return tg_from_host(&packet, config);
-	}
-	if (reason == TG_OK)
+	if (reason == TG_OK && !skb->ingress_ifindex)
+		reason = mark == TG_MARK_FROM_PROXY ? TG_FROM_PROXY
+						    : tg_from_host(skb, &packet, config);
+	else if (reason == TG_OK)
 		reason = tg_police(skb, &packet, config, &judgement, hook);
 	return tg_conclude(skb, &packet, config, &judgement, reason, hook);
 }

@@ -20,29 +20,29 @@
 /* ---- limits ------------------------------------------------------------------------------ */
 
 #define TG_ENDPOINT_ADDRESSES_MAX 8    /* a pod has one or two; more means a misread file */
-#define TG_SLOTS_MAX              2048 /* ids 1..2047; one proxy port each */
-#define TG_IPV6_EXTENSIONS_MAX    6    /* real packets carry at most two or three */
-#define TG_CGROUP_LEVELS_MAX      8    /* how deep below the root a selected cgroup may be */
-#define TG_REASONS_MAX            64   /* length of the reason list, room to grow included */
-#define TG_HOOKS_MAX              8
+#define TG_SLOTS_MAX		  2048 /* ids 1..2047; one proxy port each */
+#define TG_IPV6_EXTENSIONS_MAX	  6    /* real packets carry at most two or three */
+#define TG_CGROUP_LEVELS_MAX	  8    /* how deep below the root a selected cgroup may be */
+#define TG_REASONS_MAX		  64   /* length of the reason list, room to grow included */
+#define TG_HOOKS_MAX		  8
 
-#define TG_TIMEOUT_TCP_NS         (21600ULL * 1000000000) /* established, idle: 6 h */
-#define TG_TIMEOUT_TCP_SYN_NS     (60ULL * 1000000000)
+#define TG_TIMEOUT_TCP_NS	  (21600ULL * 1000000000) /* established, idle: 6 h */
+#define TG_TIMEOUT_TCP_SYN_NS	  (60ULL * 1000000000)
 #define TG_TIMEOUT_TCP_CLOSING_NS (10ULL * 1000000000)
-#define TG_TIMEOUT_UDP_NS         (60ULL * 1000000000)
-#define TG_TIMEOUT_OTHER_NS       (60ULL * 1000000000) /* ICMP echo, SCTP, tunnels */
-#define TG_TIMEOUT_FRAGMENT_NS    (30ULL * 1000000000) /* as the kernel's own reassembly */
+#define TG_TIMEOUT_UDP_NS	  (60ULL * 1000000000)
+#define TG_TIMEOUT_OTHER_NS	  (60ULL * 1000000000) /* ICMP echo, SCTP, tunnels */
+#define TG_TIMEOUT_FRAGMENT_NS	  (30ULL * 1000000000) /* as the kernel's own reassembly */
 
 /* ---- packet marks (mask 0xf00; the rest of the mark belongs to others) -------------------- */
 
-#define TG_MARK_MASK       0x0f00
+#define TG_MARK_MASK	   0x0f00
 #define TG_MARK_TO_PROXY   0x0200 /* set by us: route to the local stack (ip rule, table 2004) */
-#define TG_MARK_REPLY      0x0400 /* set by us: a reset or ICMP error that we made */
+#define TG_MARK_REPLY	   0x0400 /* set by us: a reset or ICMP error that we made */
 #define TG_MARK_FROM_PROXY 0x0a00 /* set by the proxy's sockets */
 
 /* ---- identities with a meaning in the kernel ----------------------------------------------- */
 
-#define TG_IDENTITY_ANY        0
+#define TG_IDENTITY_ANY	       0
 #define TG_IDENTITY_HOST       1
 #define TG_IDENTITY_WORLD      2
 #define TG_IDENTITY_WORLD_IPV4 9
@@ -77,51 +77,52 @@ enum tg_hook {
  * are never reused: a retired one stays here as TG_REASON_RETIRED_<n>.
  */
 enum tg_reason {
-	TG_FORWARDED = 0,        /* allowed at L3/L4, or a reply of an allowed flow */
-	TG_REDIRECTED = 1,       /* given to a socket of the proxy */
-	TG_FROM_PROXY = 2,       /* sent by the proxy: judged already */
-	TG_FROM_HOST = 3,        /* sent by this host, which may always reach its pods */
-	TG_RELATED = 4,          /* ICMP error about a tracked flow */
-	TG_LINK = 5,             /* ARP, neighbour discovery, MLD */
-	TG_UNTOUCHED = 6,        /* an uplink's packet that is none of our business */
-	TG_WOULD_DENY = 7,       /* counted beside TG_FORWARDED/TG_REDIRECTED: audit mode */
-	TG_HAIRPINNED = 8,       /* sent round through the hairpin, where it gets its socket */
-	TG_REPLY_SENT = 9,       /* counted beside the drop: we answered with RST or ICMP */
-	TG_OWN_REPLY = 10,       /* that answer, on its way out */
+	TG_FORWARDED = 0,  /* allowed at L3/L4, or a reply of an allowed flow */
+	TG_REDIRECTED = 1, /* given to a socket of the proxy */
+	TG_FROM_PROXY = 2, /* sent by the proxy: judged already */
+	TG_FROM_HOST = 3,  /* sent by this host, which may always reach its pods */
+	TG_RELATED = 4,	   /* ICMP error about a tracked flow */
+	TG_LINK = 5,	   /* ARP, neighbour discovery, MLD */
+	TG_UNTOUCHED = 6,  /* an uplink's packet that is none of our business */
+	TG_WOULD_DENY = 7, /* counted beside TG_FORWARDED/TG_REDIRECTED: audit mode */
+	TG_HAIRPINNED = 8, /* sent round through the hairpin, where it gets its socket */
+	TG_REPLY_SENT = 9, /* counted beside the drop: we answered with RST or ICMP */
+	TG_OWN_REPLY = 10, /* that answer, on its way out */
 	TG_DROP_FIRST = 32,
-	TG_NOT_READY = 32,       /* no realised policy for this endpoint (yet) */
-	TG_SPOOFED = 33,         /* source address is not the endpoint's */
-	TG_POLICY_DENIED = 34,   /* L3/L4 policy */
-	TG_LOOPBACK = 35,        /* loopback or unspecified address on a wire */
-	TG_PROXY_PORT = 36,      /* a pod dialled a proxy port of this host */
-	TG_VLAN_TAGGED = 37,     /* pods have no business with VLANs */
+	TG_NOT_READY = 32,	   /* no realised policy for this endpoint (yet) */
+	TG_SPOOFED = 33,	   /* source address is not the endpoint's */
+	TG_POLICY_DENIED = 34,	   /* L3/L4 policy */
+	TG_LOOPBACK = 35,	   /* loopback or unspecified address on a wire */
+	TG_PROXY_PORT = 36,	   /* a pod dialled a proxy port of this host */
+	TG_VLAN_TAGGED = 37,	   /* pods have no business with VLANs */
 	TG_UNKNOWN_ETHERTYPE = 38, /* neither IP nor ARP */
-	TG_TRUNCATED = 39,       /* ends within a header */
-	TG_BAD_LENGTH = 40,      /* length field contradicts the packet */
-	TG_BAD_HEADER = 41,      /* wrong version or header length */
-	TG_BAD_TCP_FLAGS = 42,   /* SYN with FIN or RST */
-	TG_EXTENSION_LIMIT = 43, /* more than TG_IPV6_EXTENSIONS_MAX */
-	TG_SOURCE_ROUTED = 44,   /* IPv6 routing header or IPv4 source route */
-	TG_FRAGMENT_UNKNOWN = 45, /* its first fragment was not seen */
-	TG_FRAGMENT_BAD = 46,    /* first without a whole L4 header, or overlapping it */
+	TG_TRUNCATED = 39,	   /* ends within a header */
+	TG_BAD_LENGTH = 40,	   /* length field contradicts the packet */
+	TG_BAD_HEADER = 41,	   /* wrong version or header length */
+	TG_BAD_TCP_FLAGS = 42,	   /* SYN with FIN or RST */
+	TG_EXTENSION_LIMIT = 43,   /* more than TG_IPV6_EXTENSIONS_MAX */
+	TG_SOURCE_ROUTED = 44,	   /* IPv6 routing header or IPv4 source route */
+	TG_FRAGMENT_UNKNOWN = 45,  /* its first fragment was not seen */
+	TG_FRAGMENT_BAD = 46,	   /* first without a whole L4 header, or overlapping it */
 	TG_FRAGMENT_REDIRECT = 47, /* sockets take whole segments only */
 	TG_REDIRECT_PROTOCOL = 48, /* redirect of something that is not TCP */
-	TG_SLOT_NOT_READY = 49,  /* the slot has no port, or its listener was not acknowledged */
-	TG_NO_LISTENER = 50,     /* nothing listens on the slot's port: is the proxy up? */
-	TG_NO_PAIR = 51,         /* both ends redirect, and no slot judges both */
-	TG_ASSIGN_FAILED = 52,   /* the kernel refused the socket */
-	TG_CT_MISSING = 53,      /* TCP, not a SYN, and no known connection */
-	TG_CT_FULL = 54,         /* the flow could not be recorded */
-	TG_FLOW_MOVED = 55,      /* was direct, must now go through the proxy: answered with RST */
-	TG_NO_HAIRPIN = 56,      /* redirect on the way to a pod without a hairpin device */
-	TG_HAIRPIN_STRAY = 57,   /* at the hairpin, but no socket is meant for it */
-	TG_NOT_CONFIGURED = 58,  /* tg_config was never written */
+	TG_SLOT_NOT_READY = 49,	   /* the slot has no port, or its listener was not acknowledged */
+	TG_NO_LISTENER = 50,	   /* nothing listens on the slot's port: is the proxy up? */
+	TG_NO_PAIR = 51,	   /* both ends redirect, and no slot judges both */
+	TG_ASSIGN_FAILED = 52,	   /* the kernel refused the socket */
+	TG_CT_MISSING = 53,	   /* TCP, not a SYN, and no known connection */
+	TG_CT_FULL = 54,	   /* the flow could not be recorded */
+	TG_FLOW_MOVED = 55,	 /* was direct, must now go through the proxy: answered with RST */
+	TG_NO_HAIRPIN = 56,	 /* redirect on the way to a pod without a hairpin device */
+	TG_HAIRPIN_STRAY = 57,	 /* at the hairpin, but no socket is meant for it */
+	TG_NOT_CONFIGURED = 58,	 /* tg_config was never written */
 	TG_NO_HOST_ADDRESS = 59, /* a host workload's redirect needs this node's address */
-	TG_ICMP_REDIRECT = 60,   /* ICMPv4 redirect sent by a pod */
+	TG_ICMP_REDIRECT = 60,	 /* ICMPv4 redirect sent by a pod */
+	TG_REDIRECT_WORKLOAD = 61, /* L7 rules can't be had for what a host workload receives */
 };
 
 /* tg_config.flags */
-#define TG_CONFIG_DENY_REPLY       (1 << 0) /* answer local senders instead of silence */
+#define TG_CONFIG_DENY_REPLY	   (1 << 0) /* answer local senders instead of silence */
 #define TG_CONFIG_CT_MISSING_RESET (1 << 1) /* answer TG_CT_MISSING with RST */
 #define TG_CONFIG_TIME_WAIT_LOOKUP (1 << 2) /* the sk_lookup program is attached */
 
@@ -132,26 +133,32 @@ enum tg_reason {
 enum tg_ct_kind {
 	TG_CT_DIRECT = 1,   /* the stack routes it */
 	TG_CT_REDIRECT = 2, /* its original direction goes to the proxy's slot */
-	TG_CT_HOST = 3,     /* begun by this host: never judged */
+	TG_CT_HOST = 3,	    /* begun by this host: never judged */
 	TG_CT_RESET = 4,    /* moved to the proxy while alive: everything but a SYN gets RST */
 };
 
+/* tg_ct_key.realm: a connection of a host workload to a pod is seen, and judged, at both ends. */
+enum tg_realm {
+	TG_REALM_PODS = 0,
+	TG_REALM_WORKLOADS = 1,
+};
+
 /* tg_ct.flags */
-#define TG_CT_FROM_HIGH  (1 << 0) /* originator is the key's high end */
-#define TG_CT_ADOPTED    (1 << 1) /* found in mid-connection: direction is a guess, judge both */
+#define TG_CT_FROM_HIGH	 (1 << 0) /* originator is the key's high end */
+#define TG_CT_ADOPTED	 (1 << 1) /* found in mid-connection: direction is a guess, judge both */
 #define TG_CT_WOULD_DENY (1 << 2)
-#define TG_CT_DENIED     (1 << 3) /* judged again at `epoch`, and denied */
+#define TG_CT_DENIED	 (1 << 3) /* judged again at `epoch`, and denied */
 
 /* tg_ct.tcp_seen */
-#define TG_SEEN_SYN       (1 << 0)
-#define TG_SEEN_SYN_ACK   (1 << 1)
-#define TG_SEEN_FIN       (1 << 2) /* from the originator */
+#define TG_SEEN_SYN	  (1 << 0)
+#define TG_SEEN_SYN_ACK	  (1 << 1)
+#define TG_SEEN_FIN	  (1 << 2) /* from the originator */
 #define TG_SEEN_FIN_REPLY (1 << 3)
-#define TG_SEEN_RST       (1 << 4)
+#define TG_SEEN_RST	  (1 << 4)
 
 /* tg_event.flags */
 #define TG_EVENT_WOULD_DENY (1 << 0)
-#define TG_EVENT_REPLY      (1 << 1) /* a packet of the reply direction */
+#define TG_EVENT_REPLY	    (1 << 1) /* a packet of the reply direction */
 #define TG_EVENT_REJUDGED   (1 << 2) /* an established flow after a policy change */
 
 /* ---- structs ---------------------------------------------------------------------------------- */
@@ -168,7 +175,7 @@ struct tg_config {
 	__u32 hairpin_ifindex;
 	__u32 event_sample_every; /* of allowed new flows every n-th makes an event; 0: none */
 	__u32 events_per_second;  /* per CPU */
-	__u32 events_burst;       /* per CPU */
+	__u32 events_burst;	  /* per CPU */
 	__u16 proxy_port_min;
 	__u16 proxy_port_max;
 	__u32 pad;
@@ -196,9 +203,9 @@ _Static_assert(sizeof(struct tg_ipcache_value) == 8, "tg_ipcache_value");
  * then protocol all or nothing, then the leading bits of the port.
  *   72 bits: every protocol    80: one protocol, every port    80 + n: ports sharing n bits
  */
-#define TG_POLICY_PREFIX_ANY      72
+#define TG_POLICY_PREFIX_ANY	  72
 #define TG_POLICY_PREFIX_PROTOCOL 80
-#define TG_POLICY_PREFIX_MAX      96
+#define TG_POLICY_PREFIX_MAX	  96
 struct tg_policy_key {
 	__u32 prefix_bits;
 	__u32 subject;
@@ -243,7 +250,8 @@ struct tg_ct_key {
 	__be16 low_port_be; /* ICMP echo: its identifier, in both */
 	__be16 high_port_be;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 realm; /* enum tg_realm */
+	__u8 pad[2];
 };
 _Static_assert(sizeof(struct tg_ct_key) == 40, "tg_ct_key");
 
@@ -252,10 +260,10 @@ struct tg_ct {
 	__u64 last_seen_ns;
 	__u64 packets; /* both directions */
 	__u64 bytes;
-	__u32 epoch; /* at which it was judged */
+	__u32 epoch;	       /* at which it was judged */
 	__u32 source_identity; /* of the originator */
 	__u32 destination_identity;
-	__u16 slot; /* TG_CT_REDIRECT: on whose listener it was opened */
+	__u16 slot;	       /* TG_CT_REDIRECT: on whose listener it was opened */
 	__be16 policy_port_be; /* what the policy was asked about */
 	__u8 kind;
 	__u8 flags;
@@ -294,7 +302,7 @@ struct tg_event_budget {
 	__u64 refilled_ns;
 	__u64 milli_tokens;
 	__u64 sent;
-	__u64 lost; /* no token, or the ring was full */
+	__u64 lost;	/* no token, or the ring was full */
 	__u64 sampling; /* counts allowed new flows */
 };
 _Static_assert(sizeof(struct tg_event_budget) == 40, "tg_event_budget");

@@ -30,8 +30,8 @@ static __always_inline int tg_compare(const struct tg_address *a, const struct t
 static __always_inline bool tg_ct_key_of(const struct tg_packet *packet, struct tg_ct_key *key)
 {
 	int order = tg_compare(&packet->source, &packet->destination);
-	bool source_is_high = order > 0 || (order == 0 && packet->source_port_be >
-								packet->destination_port_be);
+	bool source_is_high =
+		order > 0 || (order == 0 && packet->source_port_be > packet->destination_port_be);
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->protocol = packet->protocol;
@@ -56,8 +56,7 @@ static __always_inline __u64 tg_ct_timeout_ns(const struct tg_ct *ct, __u8 proto
 	if (protocol != TG_PROTO_TCP)
 		return TG_TIMEOUT_OTHER_NS;
 	if ((ct->tcp_seen & TG_SEEN_RST) ||
-	    (ct->tcp_seen & (TG_SEEN_FIN | TG_SEEN_FIN_REPLY)) ==
-		    (TG_SEEN_FIN | TG_SEEN_FIN_REPLY))
+	    (ct->tcp_seen & (TG_SEEN_FIN | TG_SEEN_FIN_REPLY)) == (TG_SEEN_FIN | TG_SEEN_FIN_REPLY))
 		return TG_TIMEOUT_TCP_CLOSING_NS;
 	/* Of a redirected flow we never see the reply: the proxy's socket is the judge of its age. */
 	if ((ct->tcp_seen & TG_SEEN_SYN_ACK) || (ct->flags & TG_CT_ADOPTED) ||

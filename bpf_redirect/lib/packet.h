@@ -8,22 +8,22 @@
 /* The compiler may not move memory accesses across. */
 #define barrier() asm volatile("" ::: "memory")
 
-#define TG_ETHERTYPE_IPV4  0x0800
-#define TG_ETHERTYPE_ARP   0x0806
-#define TG_ETHERTYPE_VLAN  0x8100
-#define TG_ETHERTYPE_IPV6  0x86dd
-#define TG_ETHERTYPE_QINQ  0x88a8
+#define TG_ETHERTYPE_IPV4 0x0800
+#define TG_ETHERTYPE_ARP  0x0806
+#define TG_ETHERTYPE_VLAN 0x8100
+#define TG_ETHERTYPE_IPV6 0x86dd
+#define TG_ETHERTYPE_QINQ 0x88a8
 
 #define TG_PROTO_HOP_BY_HOP 0
-#define TG_PROTO_ICMP       1
-#define TG_PROTO_TCP        6
-#define TG_PROTO_UDP        17
+#define TG_PROTO_ICMP	    1
+#define TG_PROTO_TCP	    6
+#define TG_PROTO_UDP	    17
 #define TG_PROTO_ROUTING    43
 #define TG_PROTO_FRAGMENT   44
-#define TG_PROTO_AH         51
-#define TG_PROTO_ICMPV6     58
+#define TG_PROTO_AH	    51
+#define TG_PROTO_ICMPV6	    58
 #define TG_PROTO_DEST_OPTS  60
-#define TG_PROTO_SCTP       132
+#define TG_PROTO_SCTP	    132
 #define TG_PROTO_MOBILITY   135
 
 #define TG_TCP_FIN 0x01
@@ -51,8 +51,8 @@ struct tg_packet {
 	__u8 tcp_flags; /* of a later fragment: ACK */
 	__u8 icmp_type;
 	__u8 hop_limit;
-	__u8 fragment;  /* enum tg_fragment_kind */
-	__u8 plain;     /* no IPv4 options, no extension header */
+	__u8 fragment;	 /* enum tg_fragment_kind */
+	__u8 plain;	 /* no IPv4 options, no extension header */
 	__u8 icmp_error; /* carries the header of the packet it is about */
 };
 
@@ -76,8 +76,7 @@ static __always_inline bool tg_is_icmp(const struct tg_packet *packet)
 static __always_inline bool tg_is_echo(const struct tg_packet *packet)
 {
 	return tg_is_icmp(packet) &&
-	       (packet->is_ipv6 ? (packet->icmp_type & ~1) == 128
-				: (packet->icmp_type & ~8) == 0);
+	       (packet->is_ipv6 ? (packet->icmp_type & ~1) == 128 : (packet->icmp_type & ~8) == 0);
 }
 
 /* What the policy's port means: the destination port, or the ICMP message type. */
@@ -97,8 +96,7 @@ static __always_inline bool tg_is_opening(const struct tg_packet *packet)
 
 static __always_inline bool tg_is_ipv4_mapped(const struct tg_address *address)
 {
-	return !address->words[0] && !address->words[1] &&
-	       address->words[2] == bpf_htonl(0xffff);
+	return !address->words[0] && !address->words[1] && address->words[2] == bpf_htonl(0xffff);
 }
 
 /* 127.0.0.0/8, 0.0.0.0, ::1 and :: do not belong on a wire. */

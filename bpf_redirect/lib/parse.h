@@ -163,9 +163,8 @@ static __always_inline enum tg_reason tg_parse_l4(struct tg_cursor *cursor,
 }
 
 /* A fragment whose L4 header is here, or whose ports are known. */
-static __always_inline enum tg_reason tg_parse_fragment(struct tg_cursor *cursor,
-							struct tg_packet *packet, __u32 id,
-							__u32 offset_units)
+static __always_inline enum tg_reason
+tg_parse_fragment(struct tg_cursor *cursor, struct tg_packet *packet, __u32 id, __u32 offset_units)
 {
 	enum tg_reason reason;
 
@@ -248,7 +247,7 @@ static __always_inline enum tg_reason tg_parse_ipv4(struct tg_cursor *cursor,
 
 struct tg_extension {
 	__u8 next_header;
-	__u8 length_units; /* of 8 bytes, not counting the first; AH: of 4, not counting two */
+	__u8 length_units;  /* of 8 bytes, not counting the first; AH: of 4, not counting two */
 	__be16 fragment_be; /* routing header: type, segments left */
 	__be32 fragment_id;
 };

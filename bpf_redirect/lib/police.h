@@ -89,9 +89,9 @@ static __always_inline struct tg_judgement tg_recall(const struct tg_ct *ct)
 		.destination_identity = ct->destination_identity,
 		.slot = ct->slot,
 		.reason = TG_POLICY_DENIED,
-		.verdict = ct->flags & TG_CT_DENIED	  ? TG_DENY
+		.verdict = ct->flags & TG_CT_DENIED	? TG_DENY
 			   : ct->kind == TG_CT_REDIRECT ? TG_REDIRECT
-							  : TG_ALLOW,
+							: TG_ALLOW,
 		.would_deny = !!(ct->flags & TG_CT_WOULD_DENY),
 	};
 
@@ -162,12 +162,10 @@ static __always_inline enum tg_reason tg_police_known(const struct tg_ct *ct)
 }
 
 /* Begin a flow, if it may be. */
-static __always_inline enum tg_reason tg_police_new(const struct tg_packet *packet,
-						    const struct tg_config *config,
-						    const struct tg_ct_key *key,
-						    bool source_is_high,
-						    struct tg_judgement *judgement, bool adopt,
-						    __u64 now_ns)
+static __always_inline enum tg_reason
+tg_police_new(const struct tg_packet *packet, const struct tg_config *config,
+	      const struct tg_ct_key *key, bool source_is_high, struct tg_judgement *judgement,
+	      bool adopt, __u64 now_ns)
 {
 	bool redirect = judgement->verdict == TG_REDIRECT;
 
@@ -256,11 +254,9 @@ static __always_inline enum tg_reason tg_relate(struct __sk_buff *skb,
 /* Judge a flow that is new, or known from an older epoch. `ct` is NULL for a new one. */
 static __always_inline enum tg_reason tg_police_judge(const struct tg_packet *packet,
 						      const struct tg_config *config,
-						      struct tg_ct *ct,
-						      const struct tg_ct_key *key,
+						      struct tg_ct *ct, const struct tg_ct_key *key,
 						      bool source_is_high, bool is_reply,
-						      struct tg_judgement *judgement,
-						      __u64 now_ns)
+						      struct tg_judgement *judgement, __u64 now_ns)
 {
 	bool adopt = ct ? !!(ct->flags & TG_CT_ADOPTED)
 			: packet->protocol == TG_PROTO_TCP && !tg_is_opening(packet);
@@ -278,8 +274,7 @@ static __always_inline enum tg_reason tg_police_judge(const struct tg_packet *pa
 	if (!ct) {
 		if (adopt && judgement->verdict == TG_DENY)
 			judgement->reason = TG_CT_MISSING;
-		return tg_police_new(packet, config, key, source_is_high, judgement, adopt,
-				     now_ns);
+		return tg_police_new(packet, config, key, source_is_high, judgement, adopt, now_ns);
 	}
 	judgement->event_flags |= TG_EVENT_REJUDGED;
 	reason = tg_rejudge(ct, packet->protocol, judgement, config->epoch);

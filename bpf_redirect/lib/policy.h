@@ -34,9 +34,8 @@ static __always_inline struct tg_question tg_reverse(const struct tg_question *q
 	return back;
 }
 
-static __always_inline struct tg_policy_value tg_policy_of(__u32 subject, __u32 peer,
-							   __u8 direction,
-							   const struct tg_question *question)
+static __always_inline struct tg_policy_value
+tg_policy_of(__u32 subject, __u32 peer, __u8 direction, const struct tg_question *question)
 {
 	struct tg_policy_value deny = {.verdict = TG_DENY};
 	struct tg_policy_key key = {

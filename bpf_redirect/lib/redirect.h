@@ -11,7 +11,7 @@
 #include "maps.h"
 #include "packet.h"
 
-#define TG_TCP_LISTEN    10 /* enum in net/tcp_states.h, exposed as BPF_TCP_LISTEN */
+#define TG_TCP_LISTEN	 10 /* enum in net/tcp_states.h, exposed as BPF_TCP_LISTEN */
 #define TG_TCP_TIME_WAIT 6
 
 static __always_inline __u32 tg_tuple_of(const struct tg_packet *packet,
@@ -72,8 +72,7 @@ static __always_inline bool tg_has_socket(struct __sk_buff *skb, const struct tg
 {
 	struct bpf_sock_tuple tuple;
 	__u32 size = tg_tuple_of(packet, &tuple);
-	struct bpf_sock *socket =
-		bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	bool found;
 
 	if (!socket)
@@ -84,14 +83,12 @@ static __always_inline bool tg_has_socket(struct __sk_buff *skb, const struct tg
 }
 
 /* To the connection's own socket; TG_CT_MISSING if there is none. */
-static __always_inline enum tg_reason tg_steer_to_socket(struct __sk_buff *skb,
-							 const struct tg_packet *packet,
-							 bool time_wait_too)
+static __always_inline enum tg_reason
+tg_steer_to_socket(struct __sk_buff *skb, const struct tg_packet *packet, bool time_wait_too)
 {
 	struct bpf_sock_tuple tuple;
 	__u32 size = tg_tuple_of(packet, &tuple);
-	struct bpf_sock *socket =
-		bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 
 	if (!socket)
 		return TG_CT_MISSING;
@@ -104,9 +101,8 @@ static __always_inline enum tg_reason tg_steer_to_socket(struct __sk_buff *skb,
 }
 
 /* To the slot's listener. A packet without a connection gets its RST from there. */
-static __always_inline enum tg_reason tg_steer_to_listener(struct __sk_buff *skb,
-							   const struct tg_packet *packet,
-							   __u32 slot_id)
+static __always_inline enum tg_reason
+tg_steer_to_listener(struct __sk_buff *skb, const struct tg_packet *packet, __u32 slot_id)
 {
 	struct tg_slot *slot = bpf_map_lookup_elem(TG_MAP(tg_slots), &slot_id);
 	struct bpf_sock_tuple tuple;
@@ -136,8 +132,7 @@ static __always_inline enum tg_reason tg_steer(struct __sk_buff *skb,
 					       const struct tg_packet *packet,
 					       const struct tg_config *config, __u32 slot_id)
 {
-	bool time_wait_too =
-		!tg_is_opening(packet) || (config->flags & TG_CONFIG_TIME_WAIT_LOOKUP);
+	bool time_wait_too = !tg_is_opening(packet) || (config->flags & TG_CONFIG_TIME_WAIT_LOOKUP);
 	enum tg_reason reason = tg_steer_to_socket(skb, packet, time_wait_too);
 
 	if (reason != TG_CT_MISSING)

@@ -686,6 +686,7 @@ def test_unknown_connection_is_reset_if_the_node_says_so(bench: Bench, version: 
 NOT_BY_TEST_RUN = {
     DropReason.CT_FULL: "an LRU map is full only when memory is",
     DropReason.NO_HOST_ADDRESS: "cgroup programs: test_real_packets.py",
+    DropReason.REDIRECT_WORKLOAD: "cgroup programs: test_real_packets.py",
 }
 
 

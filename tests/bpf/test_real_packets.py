@@ -414,6 +414,22 @@ def test_without_early_demux_the_uplink_needs_no_program(
     assert arena.count(PassReason.REDIRECTED, Hook.FROM_HAIRPIN) >= 1
 
 
+@VERSIONS
+def test_proxy_reaches_a_server_on_this_host_from_its_clients_address(arena: Arena, a: Pod, version: int) -> None:
+    arena.open_all("a")
+    proxy = Proxy(arena, SLOT)
+    arena.rule("a", Direction.EGRESS, redirect(SLOT), protocol=TCP, port=PORT)
+    arena.apply()
+    server = arena.server(arena.cluster.host, version, PORT)
+    client = arena.dial(a, arena.cluster.host, version, PORT)
+    accepted = proxy.accept(version)
+    exchange(client, accepted)
+    upstream = proxy.upstream(accepted)
+    peer = arena.owned(server.accept()[0])
+    assert peer.getpeername()[0] == a.address(version)
+    exchange(upstream, peer)
+
+
 # ---- policy changes under live connections --------------------------------------------------------------------------
 
 
@@ -659,6 +675,13 @@ _CHILD = textwrap.dedent(
     import socket, sys
     family, address, port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     sock = socket.socket(family, socket.SOCK_STREAM)
+    if address == "listen":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("", port))
+        sock.listen()
+        print("listening", flush=True)
+        sys.stdin.readline()
+        sys.exit()
     sock.settimeout(5)
     try:
         sock.connect((address, port))
@@ -767,6 +790,65 @@ def test_workload_is_redirected_without_noticing(arena: Arena, b: Pod, cgroup: s
     accepted.sendall(b"world")
     assert workload.line() == "world"
     workload.end()
+
+
+@VERSIONS
+def test_redirected_workload_connection_is_closed_by_destroying_its_socket(
+    arena: Arena, b: Pod, cgroup: str, version: int
+) -> None:
+    arena.reopen(host_ipv4=ip_address(NODE_V4), host_ipv6=ip_address(NODE_V6))
+    arena.open_all("b")
+    proxy = Proxy(arena, SLOT)
+    arena.rule("workload", Direction.EGRESS, redirect(SLOT), peer="b", protocol=TCP, port=PORT)
+    arena.apply()
+    workload = Workload(arena, cgroup, [family_number(version), b.address(version), str(PORT)])
+    accepted = proxy.accept(version)
+    assert workload.line().startswith("connected")
+    mine = [item for item in arena.datapath.workload_connections() if item.client_port == accepted.getpeername()[1]]
+    assert [(str(item.destination), item.destination_port, item.proxy_port, item.identity) for item in mine] == [
+        (b.address(version), PORT, proxy.port, arena.identities["workload"])
+    ]
+    assert arena.datapath.destroy_workload_connections(lambda item: item in mine) == 1
+    with pytest.raises(ConnectionAbortedError):
+        accepted.recv(1)
+    workload.end()
+
+
+@VERSIONS
+def test_open_connection_of_a_workload_feels_a_new_policy(arena: Arena, b: Pod, cgroup: str, version: int) -> None:
+    arena.open_all("b", "workload")
+    arena.apply()
+    server = arena.server(b, version, PORT)
+    workload = Workload(arena, cgroup, [family_number(version), b.address(version), str(PORT)])
+    assert workload.line().startswith("connected")
+    peer = arena.owned(server.accept()[0])
+    arena.rule("workload", Direction.EGRESS, DENY, peer="b", protocol=TCP, port=PORT)
+    arena.apply()
+    workload.go()
+    peer.settimeout(SILENCE_SECONDS)
+    with pytest.raises(TimeoutError):
+        peer.recv(5)
+    assert arena.count(DropReason.POLICY_DENIED, Hook.CGROUP_EGRESS) >= 1
+    workload.end()
+
+
+@VERSIONS
+def test_what_a_workload_receives_is_judged(arena: Arena, a: Pod, b: Pod, cgroup: str, version: int) -> None:
+    arena.open_all("a", "b")
+    arena.rule("workload", Direction.EGRESS, ALLOW)
+    arena.rule("workload", Direction.INGRESS, ALLOW, peer="a", protocol=TCP, port=PORT)
+    arena.rule("workload", Direction.INGRESS, redirect(SLOT), peer="a", protocol=TCP, port=PORT + 1)
+    arena.apply()
+    listening = [Workload(arena, cgroup, [family_number(version), "listen", str(port)]) for port in (PORT, PORT + 1)]
+    assert [workload.line() for workload in listening] == ["listening", "listening"]
+    arena.dial(a, arena.cluster.host, version, PORT).close()
+    assert arena.dial_in_silence(b, arena.cluster.host, version, PORT)
+    assert arena.count(DropReason.POLICY_DENIED, Hook.CGROUP_INGRESS) >= 1
+    assert arena.dial_in_silence(a, arena.cluster.host, version, PORT + 1)
+    assert arena.count(DropReason.REDIRECT_WORKLOAD, Hook.CGROUP_INGRESS) >= 1
+    arena.dial(arena.cluster.host, arena.cluster.host, version, PORT).close()
+    for workload in listening:
+        workload.end()
 
 
 @VERSIONS

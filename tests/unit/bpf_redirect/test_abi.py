@@ -44,6 +44,7 @@ ENUMS: dict[str, tuple[str, type[IntEnum]]] = {
     "tg_direction": ("TG_", abi.FlowDirection),
     "tg_hook": ("TG_HOOK_", abi.Hook),
     "tg_ct_kind": ("TG_CT_", abi.ConntrackKind),
+    "tg_realm": ("TG_REALM_", abi.Realm),
 }
 
 NUMBERS = {

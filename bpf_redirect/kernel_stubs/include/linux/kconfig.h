@@ -24,4 +24,3 @@ typedef _Bool bool;
 #define false 0
 
 #endif
-
