@@ -31,6 +31,8 @@ _NO_COOKIE = 0xFFFFFFFF
 _LIVE_STATES = 0xFFF & ~(1 << _TCP_LISTEN) & ~(1 << _TCP_TIME_WAIT) & ~(1 << 7)
 _HEADER_BYTES = 16
 _MESSAGE_BYTES = 72
+_COOKIE_OFFSET = 44
+"""Of inet_diag_msg: four bytes, two ports, two addresses, an interface, then the cookie."""
 _RECEIVE_BYTES = 1 << 16
 
 
@@ -108,19 +110,26 @@ def connections() -> Iterator[TcpSocket]:
 
 
 def destroy(local: IPv4Address | IPv6Address, local_port: int, remote: IPv4Address | IPv6Address, remote_port: int) -> bool:
-    """Close one connection with a RST to the peer; return whether there was one. Needs CONFIG_INET_DIAG_DESTROY."""
+    """Close one connection with a RST to the peer; return whether there was one. Needs CONFIG_INET_DIAG_DESTROY.
+
+    The kernel looks the addresses up as it does for a packet: where the connection is gone it finds the listener, and would
+    close that. So the socket is found first, and destroyed by its cookie.
+    """
     family = socket.AF_INET if local.version == 4 else socket.AF_INET6
-    socket_id = (
-        struct.pack("!HH", local_port, remote_port)
-        + local.packed.ljust(16, b"\0")
-        + remote.packed.ljust(16, b"\0")
-        + struct.pack("=III", 0, _NO_COOKIE, _NO_COOKIE)
+    addresses = (
+        struct.pack("!HH", local_port, remote_port) + local.packed.ljust(16, b"\0") + remote.packed.ljust(16, b"\0") + bytes(4)
     )
     try:
-        for _ in _exchange(_SOCK_DESTROY, _NLM_F_ACK, _request(family, _LIVE_STATES, 0, socket_id)):
+        found = next(
+            _exchange(_SOCK_DIAG_BY_FAMILY, 0, _request(family, 0, 0, addresses + struct.pack("=II", _NO_COOKIE, _NO_COOKIE)))
+        )
+        if not _LIVE_STATES >> found[1] & 1:
+            return False
+        cookie = found[_COOKIE_OFFSET : _COOKIE_OFFSET + 8]
+        for _ in _exchange(_SOCK_DESTROY, _NLM_F_ACK, _request(family, _LIVE_STATES, 0, addresses + cookie)):
             pass
     except OSError as error:
-        if error.errno == errno.ENOENT:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
             return False
         raise KernelError("close a connection", error.errno or 0, "SOCK_DESTROY needs CONFIG_INET_DIAG_DESTROY") from error
     return True

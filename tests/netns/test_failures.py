@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ GET_ONLY = cnp(
         {"fromEndpoints": from_endpoints(XWING), "toPorts": ports(TCP)},
     ],
 )
-PROXY_PORT_MIN = 19000
+PROXY_PORTS = set(range(19000, 19000 + 2048))
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +127,27 @@ def test_pods_can_not_dial_the_proxy(stage: Stage, family: int) -> None:
     stage.enforce(GET_ONLY)
     assert http_outcome(stage, family=family) == 200
     listening = stage.node.host_lines("ss", "-Hltn")
-    proxy_ports = sorted(
-        {int(line.split()[3].rpartition(":")[2]) for line in listening} & set(range(PROXY_PORT_MIN, PROXY_PORT_MIN + 2048))
-    )
+    proxy_ports = sorted({int(line.split()[3].rpartition(":")[2]) for line in listening} & PROXY_PORTS)
     assert proxy_ports, listening
     for port in proxy_ports:
         for address in (stage.host.address(family), "169.254.1.1" if family == 4 else stage.host.ipv6):
             assert stage.tiefighter.tcp(address, port, timeout=DENIED_SECONDS) in ("timeout", "refused")
             assert stage.falcon.tcp(address, port, timeout=DENIED_SECONDS) in ("timeout", "refused")
+
+
+def test_closing_a_connection_that_is_gone_spares_the_listener_it_came_by(stage: Stage, family: int) -> None:
+    stage.enforce(GET_ONLY)
+    # A connection that has just ended: the kernel would find the listener under its addresses.
+    assert http_outcome(stage, family=family) == 200
+    (port,) = {int(line.split()[3].rpartition(":")[2]) for line in stage.node.host_lines("ss", "-Hltn")} & PROXY_PORTS
+    loopback = "127.0.0.1" if family == 4 else "::1"
+    for local, local_port in ((loopback, port), (stage.deathstar.address(family), HTTP)):
+        code = (
+            "from ipaddress import ip_address as address; from bpf_redirect.sockets import destroy;"
+            f"print(destroy(address('{local}'), {local_port}, address('{stage.xwing.address(family)}'), 12345))"
+        )
+        assert stage.host.run([sys.executable, "-c", code]).stdout == "False\n"
+    assert http_outcome(stage, family=family) == 200
 
 
 def test_bad_document_harms_no_good_one_and_says_where_it_is_wrong(stage: Stage) -> None:
