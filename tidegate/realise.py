@@ -9,7 +9,8 @@ The order of one realisation:
 2. publish to Envoy the new content beside whatever slots are still in use; wait until Envoy has accepted (or refused) it and
    the sockets of new slots listen;
 3. write the maps. A slot that is not ready is left out, so its flows are dropped with reason ``slot_not_ready``;
-4. close the connections that sit in a slot which is no longer theirs: their verdicts would be stale;
+4. close the connections that sit in a slot which is no longer theirs, or were let in under a server name that no rule gives any
+   more: their verdicts would be stale. Also after a start, and after a realisation that failed half way: what moved is unknown;
 5. take the listeners of slots without members from Envoy, which drains what is left on them, and some time later their routes;
    only then are their ids given to others.
 
@@ -37,7 +38,7 @@ from l7filters.slots import SlotAssignment, SlotTable, assign
 from l7filters.world import World
 from tidegate.attribution import WorldIndex
 from tidegate.slot_resources import SlotResources, to_xds
-from tidegate.stale import Address, End, ProxiedConnection, stale_connections
+from tidegate.stale import Address, End, ProxiedConnection, stale_connections, takes_server_names_away
 from xds_server.acks import AckReport, Nack
 from xds_server.snapshot import Resource, ResourceKey, Snapshot
 
@@ -145,6 +146,8 @@ class Realiser:
         self._snapshot = Snapshot()
         self._map_inputs: tuple[World, Surroundings] | None = None
         self._closing: list[tuple[float, tuple[ProxiedConnection, ...]]] = []
+        self._stale_unseen = True
+        self._narrowed: frozenset[int] = frozenset()
         self._problems: tuple[PolicyProblem, ...] = ()
 
     async def realise(self, world: World, surroundings: Surroundings, translator: Translator) -> Realisation:
@@ -153,6 +156,8 @@ class Realiser:
         assignment = assign(self._table, self._compiled, compiled)
         if compiled.identities != self._identities or assignment.table != self._table:
             await asyncio.to_thread(self._numbering.save, compiled.identities, assignment.table)
+        # Until they were looked for, stale connections are due: a failure from here on must not forget them.
+        self._stale_unseen |= bool(assignment.moved or assignment.readdressed) or _lost_addresses(self._compiled, compiled)
         self._memo, self._compiled = memo, compiled
         self._identities, self._table = compiled.identities, assignment.table
         self._problems = (*compiled.problems, *assignment.problems())
@@ -163,7 +168,7 @@ class Realiser:
         await self._await_listeners()
         self._map_inputs = (world, surroundings)
         await self._write_maps()
-        if assignment.moved:
+        if self._stale_unseen:
             await self._mark_stale()
         self._retire(assignment)
         return self._realisation()
@@ -204,6 +209,10 @@ class Realiser:
         self._errors = {key: errors for key, errors in self._errors.items() if key in slots and key not in anew}
         for key, slot in anew.items():
             slot_id = self._table.ids[key]
+            before = self._resources.live.get(slot_id)
+            if before is not None and takes_server_names_away(before.slot, slot):
+                self._narrowed |= {slot_id}
+                self._stale_unseen = True
             translation = translator.slot(slot, slot_id)
             if translation.errors:
                 self._errors[key] = translation.errors
@@ -279,7 +288,8 @@ class Realiser:
         def end_of(address: Address) -> End:
             return End(IdentityNumber(index.identity_of(address)), index.is_local(address))
 
-        stale = stale_connections(connections, EntryTable.of(self._compiled), self._table.ids, end_of)
+        stale = stale_connections(connections, EntryTable.of(self._compiled), self._table.ids, end_of, self._narrowed)
+        self._stale_unseen, self._narrowed = False, frozenset()
         if stale:
             self._closing.append((time.monotonic() + MOVED_GRACE_S, stale))
             _log.info("connections_moved", connections=len(stale))
@@ -323,9 +333,18 @@ class Realiser:
         found: dict[SlotKey, str] = {}
         for slot_id, live in self._resources.live.items():
             for resource in live.keys() & nacks.keys():
-                found[keys[slot_id]] = nacks[resource].reason
+                if slot_id in keys:  # not: about to be retired
+                    found[keys[slot_id]] = nacks[resource].reason
         return found
 
     def _unready_keys(self) -> frozenset[SlotKey]:
         ready = self._resources.ready_ids()
         return frozenset(key for key, slot_id in self._table.ids.items() if slot_id not in ready)
+
+
+def _lost_addresses(before: CompiledPolicy | None, after: CompiledPolicy) -> bool:
+    """Tell whether an address of an endpoint is no longer anybody's: whoever gets it next must find no connection open."""
+    if before is None or before.ipcache is after.ipcache:
+        return False
+    present = {entry.prefix for entry in after.ipcache if entry.endpoint is not None}
+    return any(entry.endpoint is not None and entry.prefix not in present for entry in before.ipcache)

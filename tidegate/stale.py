@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from l7filters.identity import IdentityNumber
-from l7filters.ir import SlotKey
+from l7filters.ir import RuleSet, Slot, SlotKey
 from l7filters.lookup import EntryTable, Flow, Passed
-from l7filters.model import Protocol
+from l7filters.model import L7Protocol, Protocol
 
 Address = IPv4Address | IPv6Address
 
@@ -42,9 +42,34 @@ def stale_connections(
     table: EntryTable,
     ids: Mapping[SlotKey, int],
     end_of: Callable[[Address], End],
+    narrowed: frozenset[int] = frozenset(),
 ) -> tuple[ProxiedConnection, ...]:
-    """Return the connections that today's policy would deny, pass directly, or give to another slot."""
-    return tuple(connection for connection in connections if _slot_today(connection, table, ids, end_of) != connection.slot_id)
+    """Return the connections that today's policy would deny, pass directly, or give to another slot.
+
+    ``narrowed``: slots that judge a connection once, when it opens, and would refuse some today. All of theirs are stale: nobody
+    knows which of them were let in under what is no longer allowed.
+    """
+    return tuple(
+        connection
+        for connection in connections
+        if connection.slot_id in narrowed or _slot_today(connection, table, ids, end_of) != connection.slot_id
+    )
+
+
+def takes_server_names_away(before: Slot, after: Slot) -> bool:
+    """Tell whether a TLS slot's new content may refuse a connection that its old content let in."""
+    if after.key.protocol is not L7Protocol.TLS:
+        return False
+    return any(
+        now is not None and _names_lost(was.enforced if was is not None else RuleSet(), now.enforced)
+        for was, now in ((before.egress, after.egress), (before.ingress, after.ingress))
+    )
+
+
+def _names_lost(before: RuleSet, after: RuleSet) -> bool:
+    if after.any_server_name:
+        return False
+    return before.any_server_name or not set(before.server_names) <= set(after.server_names)
 
 
 def _slot_today(

@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
+import pytest
+
 from l7filters.envoy.resource import EnvoyResource, SlotError, Translation
 from l7filters.envoy.settings import EnvoySettings
 from l7filters.envoy.translate import shared_resources, translate_slot
 from l7filters.identity import IdentityTable
 from l7filters.ir import Slot
 from l7filters.mapstate import MapState, MapVerdict
+from l7filters.model import Policy
 from l7filters.slots import SlotTable
 from l7filters.world import World
 from tests.support.worlds import To, allow, endpoint, http, pods, policy, world
@@ -232,5 +235,103 @@ def test_slots_that_envoy_takes_late_are_opened_by_settle() -> None:
         assert settled is not None
         assert settled.unready == frozenset()
         assert bench.kernel.state.slots == {1: PORT_MIN + 1}
+
+    run(scenario())
+
+
+async def until_nothing_is_due(realiser: Realiser) -> None:
+    """Let time pass and ``settle`` do what is due."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 10
+    while (due_s := realiser.next_due_s()) is not None and loop.time() < deadline:
+        await asyncio.sleep(max(0.0, due_s - loop.time()))
+        await realiser.settle()
+
+
+def test_connections_that_an_earlier_agent_left_in_a_wrong_slot_are_closed() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        right = CONNECTION
+        wrong = ProxiedConnection(A.addresses[0], 40001, B.addresses[0], 80, 7)
+        bench.kernel.connections = [right, wrong]
+        await bench.realise(world(GET_ONLY, endpoints=[A, B]))
+        await until_nothing_is_due(bench.realiser)
+        assert bench.kernel.closed == [wrong]
+
+    run(scenario())
+
+
+def test_stale_connections_are_closed_although_the_realisation_failed_at_first() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        await bench.realise(world(GET_ONLY, endpoints=[A, B]))
+        await until_nothing_is_due(bench.realiser)
+        bench.kernel.connections = [CONNECTION]
+        write, bench.kernel.write = bench.kernel.write, refuse_to_write  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="map full"):
+            await bench.realise(world(PLAIN, endpoints=[A, B], revision=2))
+        bench.kernel.write = write  # type: ignore[method-assign]
+        await bench.realise(world(PLAIN, endpoints=[A, B], revision=3))
+        await until_nothing_is_due(bench.realiser)
+        assert bench.kernel.closed == [CONNECTION]
+
+    run(scenario())
+
+
+def refuse_to_write(wanted: MapState) -> None:
+    raise OSError("map full")
+
+
+def test_pods_that_swap_labels_leave_no_connection_in_the_others_slot() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        rules = policy(
+            "get",
+            "app=b",
+            ingress=[
+                allow(pods("app=a"), To("80", http=(http("GET"),))),
+                allow(pods("app=c"), To("80", http=(http("POST"),))),
+            ],
+        )
+        other = endpoint("c", ip="10.0.0.3")
+        before = await bench.realise(world(rules, endpoints=[A, B, other]))
+        (slot_of_a,) = [number for key, number in before.table.ids.items() if "ingress[0]" in str(key.ingress)]
+        bench.kernel.connections = [ProxiedConnection(A.addresses[0], 40000, B.addresses[0], 80, slot_of_a)]
+        swapped = [endpoint("a", "app=c", ip="10.0.0.1"), B, endpoint("c", "app=a", ip="10.0.0.3")]
+        await bench.realise(world(rules, endpoints=swapped, revision=2))
+        await until_nothing_is_due(bench.realiser)
+        assert bench.kernel.closed == bench.kernel.connections
+
+    run(scenario())
+
+
+def test_connections_of_an_endpoint_that_is_gone_are_closed_before_its_address_is_anothers() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        other = endpoint("c", "app=a", ip="10.0.0.3")
+        await bench.realise(world(GET_ONLY, endpoints=[A, B, other]))
+        await until_nothing_is_due(bench.realiser)
+        bench.kernel.connections = [CONNECTION]
+        await bench.realise(world(GET_ONLY, endpoints=[B, other], revision=2))
+        await until_nothing_is_due(bench.realiser)
+        assert bench.kernel.closed == [CONNECTION]
+
+    run(scenario())
+
+
+def tls_policy(*server_names: str) -> Policy:
+    return policy("tls", "app=b", ingress=[allow(pods("app=a"), To("80", names=server_names))])
+
+
+@pytest.mark.parametrize(("names", "closed"), [(("one.example",), 1), (("one.example", "two.example", "three.example"), 0)])
+def test_a_server_name_that_is_taken_away_takes_its_connections_along(names: tuple[str, ...], closed: int) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        await bench.realise(world(tls_policy("one.example", "two.example"), endpoints=[A, B]))
+        await until_nothing_is_due(bench.realiser)
+        bench.kernel.connections = [CONNECTION]
+        await bench.realise(world(tls_policy(*names), endpoints=[A, B], revision=2))
+        await until_nothing_is_due(bench.realiser)
+        assert len(bench.kernel.closed) == closed
 
     run(scenario())
