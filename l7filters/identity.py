@@ -80,6 +80,10 @@ class IdentityTable:
     numbers: Mapping[LabelSet, IdentityNumber] = field(default_factory=dict)
     next_number: int = FIRST_DYNAMIC
 
+    def beyond(self, number: int) -> IdentityTable:
+        """Return a table that gives out only numbers above ``number``: it and those below may mean something to somebody."""
+        return IdentityTable(self.numbers, max(self.next_number, number + 1))
+
     def allocate(self, wanted: Iterable[LabelSet]) -> IdentityTable:
         """Return a table that numbers exactly ``wanted``: known sets keep their number, gone ones lose it for good.
 

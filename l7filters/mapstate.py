@@ -62,6 +62,19 @@ class MapState:
     endpoints: Mapping[int, EndpointValue] = field(default_factory=dict)
     cgroups: Mapping[int, IdentityNumber] = field(default_factory=dict)
 
+    def highest_identity(self) -> int:
+        """Return the highest identity that is mentioned; 0 if none is."""
+        named = {*(each.identity for each in self.ipcache.values()), *(each.identity for each in self.endpoints.values())}
+        named.update(self.cgroups.values())
+        for key in self.policy:
+            named |= {key.subject, key.peer}
+        return max(named, default=0)
+
+    def slot_ids(self) -> frozenset[int]:
+        """Return the slots that are mentioned."""
+        named = {each.slot for each in self.policy.values() if each.verdict is MapVerdict.REDIRECT}
+        return frozenset({*named, *self.slots, *self.pairs.values(), *(end for pair in self.pairs for end in pair)})
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeriveMemo:

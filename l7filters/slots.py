@@ -44,6 +44,10 @@ class SlotTable:
         assert self.resting.isdisjoint(self.ids.values()), "an id in use rests"
         assert 1 <= self.next_id <= SLOT_MAX
 
+    def rest(self, ids: Iterable[int]) -> SlotTable:
+        """Return a table in which those of ``ids`` that are not in use rest."""
+        return SlotTable(self.ids, self.resting | (frozenset(ids) - frozenset(self.ids.values())), self.next_id)
+
     def release(self, ids: Iterable[int]) -> SlotTable:
         """Return a table in which ``ids`` no longer rest."""
         return SlotTable(self.ids, self.resting - frozenset(ids), self.next_id)

@@ -158,6 +158,12 @@ class KernelSide:
 
     # ---- realise.Kernel ---------------------------------------------------------------------------------------------
 
+    def held(self) -> MapState:
+        """What the maps hold. Raises DatapathError."""
+        if self._state is None:
+            self._state = self._datapath.read()
+        return self._state
+
     def write(self, wanted: MapState) -> None:
         """Make the maps hold ``wanted``. Raises DatapathError; the next call then starts from what the kernel has."""
         current, self._state = self._state, None

@@ -56,6 +56,9 @@ MOVED_GRACE_S = 0.5
 class Kernel(Protocol):
     """What is needed of the datapath; ``bpf_redirect.datapath.Datapath`` has it."""
 
+    def held(self) -> MapState:
+        """What the maps hold."""
+
     def write(self, wanted: MapState) -> None:
         """Make the maps hold ``wanted``, in safe order."""
 
@@ -152,6 +155,8 @@ class Realiser:
 
     async def realise(self, world: World, surroundings: Surroundings, translator: Translator) -> Realisation:
         """Bring ``world`` into force and return what came of it. Kernel errors (map full, no rights) are raised."""
+        if self._compiled is None:
+            await self._take_over()
         compiled, memo = await asyncio.to_thread(recompile, world, self._identities, self._memo)
         assignment = assign(self._table, self._compiled, compiled)
         if compiled.identities != self._identities or assignment.table != self._table:
@@ -198,6 +203,17 @@ class Realiser:
         if self._resources.unready_ids():
             due.append(time.monotonic() + SETTLE_INTERVAL_S)
         return min(due, default=None)
+
+    async def _take_over(self) -> None:
+        """Keep off the numbers that the kernel has from an earlier agent and that the saved numbering does not know.
+
+        The files may be lost or set aside while the pins are there. Were a number used again while maps are rewritten entry by
+        entry, or while Envoy has connections in a slot, one label set would be judged by what was written for another.
+        """
+        held = await asyncio.to_thread(self._kernel.held)
+        self._identities = self._identities.beyond(held.highest_identity())
+        self._table = self._table.rest(held.slot_ids())
+        self._resources.retire_unknown(self._table.resting, time.monotonic())
 
     # ---- Envoy's side -----------------------------------------------------------------------------------------------
 

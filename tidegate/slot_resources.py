@@ -102,6 +102,11 @@ class SlotResources:
             kept = tuple(resource for resource in live.resources if resource.type_url is not TypeUrl.LISTENER)
             self._retirees[slot_id] = _Retiree(slot_id, kept, now_s + ROUTE_LINGER_S)
 
+    def retire_unknown(self, slot_ids: Iterable[int], now_s: float) -> None:
+        """These slots are an earlier agent's, and what they held is not known: their ids are free when they have drained."""
+        for slot_id in slot_ids:
+            self._retirees[slot_id] = _Retiree(slot_id, (), now_s + ROUTE_LINGER_S)
+
     def take_gone(self, now_s: float) -> frozenset[int]:
         """Drop the retirees whose time is up and return their ids, to be released."""
         gone = frozenset(slot_id for slot_id, retiree in self._retirees.items() if retiree.gone_at_s <= now_s)

@@ -56,6 +56,7 @@ class FakeKernel:
 
     def __init__(self, envoy: FakeEnvoy) -> None:
         self._envoy = envoy
+        self.left = MapState()
         self.written: list[MapState] = []
         self.connections: list[ProxiedConnection] = []
         self.closed: list[ProxiedConnection] = []
@@ -63,6 +64,9 @@ class FakeKernel:
     @property
     def state(self) -> MapState:
         return self.written[-1]
+
+    def held(self) -> MapState:
+        return self.left
 
     def write(self, wanted: MapState) -> None:
         assert {f"slot-{slot_id}" for slot_id in wanted.slots} <= self._envoy.listeners()
@@ -333,5 +337,23 @@ def test_a_server_name_that_is_taken_away_takes_its_connections_along(names: tup
         await bench.realise(world(tls_policy(*names), endpoints=[A, B], revision=2))
         await until_nothing_is_due(bench.realiser)
         assert len(bench.kernel.closed) == closed
+
+    run(scenario())
+
+
+def test_numbers_that_the_kernel_has_from_a_lost_numbering_are_not_used_again() -> None:
+    async def scenario() -> None:
+        earlier = Bench()
+        await earlier.realise(world(GET_ONLY, endpoints=[A, B]))
+        left = earlier.kernel.state
+        later = Bench()
+        later.kernel.left = left
+        done = await later.realise(world(OTHER, endpoints=[B, A]))
+        assert set(done.compiled.identities.numbers.values()).isdisjoint({key.subject for key in left.policy})
+        assert set(later.kernel.state.slots).isdisjoint(left.slots)
+        assert later.numbering.saved[-1] == (done.compiled.identities, done.table)
+        assert done.table.resting == set(left.slots)
+        await until_nothing_is_due(later.realiser)
+        assert later.numbering.saved[-1][1].resting == frozenset()
 
     run(scenario())
