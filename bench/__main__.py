@@ -130,9 +130,9 @@ def ask(arm: Arm, workload: Workload, seconds: int) -> Outcome:
 def run(arm: Arm, workload: Workload, seconds: int, number: int) -> Run:
     """One run, with what it cost. A load that fails is a result too."""
     try:
-        before = processor.read(arm.envoys)
+        before = processor.read(arm.envoys, arm.agents)
         outcome = ask(arm, workload, seconds)
-        return Run(number, workload.name, arm.name, outcome, processor.read(arm.envoys).since(before))
+        return Run(number, workload.name, arm.name, outcome, processor.read(arm.envoys, arm.agents).since(before))
     except (LoadError, OSError) as error:
         return Run(number, workload.name, arm.name, None, None, str(error))
 
@@ -160,13 +160,14 @@ def progress(done: Run, workload: Workload, count: int) -> str:
 def account_programs(arms: dict[str, Arm], results: Results, seconds: int) -> None:
     """Runs of their own in which the kernel counts the time of BPF programs: all that ran, whoever's, for each arm asked.
 
-    So an arm without programs proves here that nobody else's run for its packets.
+    ``direct`` is asked too: it shows that the programs of others don't run for its packets.
     """
     pins = [arm.programs for arm in arms.values() if arm.programs is not None]
+    asked = [arm for arm in arms.values() if pins and (arm.programs is not None or arm.name == "direct")]
     with bpf_time.counted():
-        for arm in arms.values():
+        for arm in asked:
             for workload in results.workloads:
-                if not pins or workload.name not in BPF_WORKLOADS or not fits(workload, arm.name):
+                if workload.name not in BPF_WORKLOADS or not fits(workload, arm.name):
                     continue
                 before = bpf_time.read(pins)
                 try:

@@ -84,7 +84,9 @@ class ConfinedNode(Node):
 
 @dataclass
 class Arm:
-    """One way between the pods. ``envoys``: pids by what they are; ``programs``: where BPF programs are pinned."""
+    """One way between the pods. ``envoys``: pids by what they are; ``agents``: pids of Tidegate's own processes;
+    ``programs``: where BPF programs are pinned.
+    """
 
     name: str
     cluster: Cluster
@@ -93,6 +95,7 @@ class Arm:
     host: str
     """The address that the client dials."""
     envoys: dict[str, int] = field(default_factory=dict)
+    agents: tuple[int, ...] = ()
     programs: Path | None = None
     cgroup: Path = Path()
 
@@ -254,6 +257,7 @@ def _tidegate(stack: ExitStack, arm: Arm, *, http: bool) -> None:
     config = {"envoy": {"baseId": base_id, "concurrency": proxies.CONCURRENCY}}
     node = stack.enter_context(ConfinedNode(arm.cluster, {"bench": policy(http=http)}, config))
     arm.programs = node.pin_root
+    arm.agents = tuple(pid for pid in node.processes("tidegate") if pid != node.envoy_pid())
     if http:
         arm.envoys["node"] = node.envoy_pid()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,10 @@ _FIELDS = 8
 class Usage:
     """Seconds since some beginning."""
 
-    processes: Mapping[str, float]
+    envoys: Mapping[str, float]
+    """By what they are, as the arm names them."""
+    agents: float
+    """Tidegate's own processes."""
     busy: float
     """Everything that ran, on all processors."""
     softirq: float
@@ -27,7 +30,8 @@ class Usage:
     def since(self, before: Usage) -> Usage:
         """Return what was used between two readings."""
         return Usage(
-            processes={name: seconds - before.processes[name] for name, seconds in self.processes.items()},
+            envoys={name: seconds - before.envoys[name] for name, seconds in self.envoys.items()},
+            agents=self.agents - before.agents,
             busy=self.busy - before.busy,
             softirq=self.softirq - before.softirq,
             steal=self.steal - before.steal,
@@ -47,11 +51,14 @@ def parse_machine(stat: str) -> tuple[float, float, float]:
     return busy / _TICKS, ticks[_SOFTIRQ] / _TICKS, ticks[_STEAL] / _TICKS
 
 
-def read(pids: Mapping[str, int]) -> Usage:
-    """Read now. A process that is gone is an error: an arm's Envoy must live."""
-    processes = {name: parse_process(Path(f"/proc/{pid}/stat").read_text()) for name, pid in pids.items()}
+def read(envoys: Mapping[str, int], agents: Sequence[int] = ()) -> Usage:
+    """Read now, by pid. A process that is gone is an error: it must live as long as its arm."""
     busy, softirq, steal = parse_machine(Path("/proc/stat").read_text())
-    return Usage(processes, busy, softirq, steal)
+    return Usage({name: _process(pid) for name, pid in envoys.items()}, sum(map(_process, agents)), busy, softirq, steal)
+
+
+def _process(pid: int) -> float:
+    return parse_process(Path(f"/proc/{pid}/stat").read_text())
 
 
 def resident_bytes(pid: int) -> int:

@@ -166,7 +166,9 @@ def start(pod: Pod, name: str, binary: Path, listeners: list[Listener], clusters
     path.write_text(MessageToJson(made, preserving_proto_field_name=True))
     command = [str(binary), "--config-path", str(path), "--concurrency", str(CONCURRENCY), "--log-level", "warning"]
     with (directory / "log").open("wb") as log:
-        child = pod.popen([*command, "--disable-hot-restart"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        # A session of its own, as Tidegate's has: sessions are what the scheduler shares processors among (sched(7), autogroup).
+        options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+        child = pod.popen([*command, "--disable-hot-restart"], **options)
     deadline = time.monotonic() + START_SECONDS
     while not _serves(directory / "admin.sock"):
         if child.poll() is not None or time.monotonic() > deadline:

@@ -39,8 +39,11 @@ def number(value: float) -> str:
 
 
 def spread(found: Spread | None) -> str:
-    """Return ``median (low..high)``."""
-    return "-" if found is None else f"{number(found.median)} ({number(found.low)}..{number(found.high)})"
+    """Return the median and how far the farthest round was from it."""
+    if found is None:
+        return "-"
+    farthest = max(found.high - found.median, found.median - found.low)
+    return f"{number(found.median)} ±{100 * farthest / found.median:.0f}%" if found.median else "0"
 
 
 def times(found: Spread | None) -> str:
@@ -63,8 +66,8 @@ def _about(results: Results) -> list[str]:
         f"Tidegate benchmark, {about['date']}: {about['command']}",
         f"{machine['processors']} x {machine['model']}, Linux {machine['kernel']}, Envoy {about['versions']['envoy']} "
         f"({settings['envoy_concurrency']} workers in every Envoy), nginx {about['versions']['nginx']} (1 worker)",
-        f"{settings['rounds']} rounds of {settings['seconds']} s per workload and arm, arms interleaved; figures are medians, "
-        "least..greatest over rounds in brackets",
+        f"{settings['rounds']} rounds of {settings['seconds']} s per workload and arm, arms interleaved; figures are medians over "
+        "rounds, with the farthest round (±) or least..greatest in brackets",
         f"load average at the start {machine['load_start']}, at the end {machine['load_end']}; "
         f"time stolen by the hypervisor {machine['steal_percent']:.1f} %",
     ]
@@ -88,7 +91,7 @@ def _ratios(results: Results) -> list[str]:
         if workload.kind is Kind.THROUGHPUT:
             cells = [times(results.ratio(workload.name, above, below, Run.machine_us)) for above, below in chosen]
             rows.append([f"{workload.name} (CPU of the machine per request; less is better)", *cells])
-    lines = table(["ratio within a round", *(f"{above} / {below}" for above, below in chosen)], rows)
+    lines = table(["ratio within a round", *(f"{above}/{below}" for above, below in chosen)], rows)
     return ["RATIOS", *lines]
 
 
@@ -129,7 +132,7 @@ def _cpu(results: Results) -> list[str]:
     for each in results.workloads:
         if each.raw_tcp:
             continue
-        for what, figure in (("Envoys", Run.envoy_us), ("machine", Run.machine_us)):
+        for what, figure in (("Envoys", Run.envoy_us), ("agent", Run.agent_us), ("machine", Run.machine_us)):
             rows.append([f"{each.name}, {what}", *(spread(results.spread(each.name, arm, figure)) for arm in results.arms)])
     for each in results.workloads:
         if each.kind is Kind.BANDWIDTH:

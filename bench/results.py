@@ -41,9 +41,15 @@ class Run:
 
     def envoy_us(self) -> float | None:
         """Processor time of all Envoys of the arm for each request, in microseconds; also seconds for a million requests."""
-        if self.outcome is None or self.usage is None or self.outcome.requests == 0:
+        if self.outcome is None or self.usage is None or self.outcome.requests == 0 or not self.usage.envoys:
             return None
-        return sum(self.usage.processes.values()) / self.outcome.requests * 1e6
+        return sum(self.usage.envoys.values()) / self.outcome.requests * 1e6
+
+    def agent_us(self) -> float | None:
+        """Processor time of Tidegate's own processes for each request, in microseconds."""
+        if self.outcome is None or self.usage is None or self.outcome.requests == 0 or not self.usage.agents:
+            return None
+        return self.usage.agents / self.outcome.requests * 1e6
 
     def machine_us(self) -> float | None:
         """Processor time of the whole machine (client, server, kernel, proxies, neighbours) for each request."""
@@ -137,7 +143,7 @@ def complaints(run: Run) -> list[str]:
         return [run.problem or "failed"]
     found = [f"{run.outcome.errors} errors"] if run.outcome.errors else []
     if run.usage is not None:
-        idle = [name for name, seconds in run.usage.processes.items() if seconds < PROXIED_ENVOY_SECONDS_MIN]
+        idle = [name for name, seconds in run.usage.envoys.items() if seconds < PROXIED_ENVOY_SECONDS_MIN]
         found += [f"the Envoy in {name} did nothing" for name in idle]
     return found
 

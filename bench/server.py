@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,6 +57,10 @@ def start(pod: Pod, directory: Path) -> None:
     text = _CONFIGURATION.format(directory=directory, http1=HTTP1, http2=HTTP2, small=SMALL, small_body="x" * SMALL_BYTES)
     configuration = directory / "nginx.conf"
     configuration.write_text(text)
+    commands = (
+        ["nginx", "-e", str(directory / "error.log"), "-c", str(configuration)],
+        [sys.executable, "-I", str(TCP_PROGRAM), "serve", pod.ipv4, str(TCP)],
+    )
     with (directory / "log").open("wb") as log:
-        pod.popen(["nginx", "-e", str(directory / "error.log"), "-c", str(configuration)], stdout=log, stderr=log)
-        pod.popen([sys.executable, "-I", str(TCP_PROGRAM), "serve", pod.ipv4, str(TCP)], stdout=log, stderr=log)
+        for command in commands:
+            pod.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

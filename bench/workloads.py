@@ -190,7 +190,13 @@ def execute(command: list[str], seconds: int, read: Callable[[str], Outcome]) ->
     """Run a load program and read it. Raises LoadError."""
     try:
         result = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds + GRACE_SECONDS, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds + GRACE_SECONDS,
+            check=False,
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired as error:
         raise LoadError(f"{command[3:5]}: still running {GRACE_SECONDS:.0f} s after its end") from error
