@@ -181,9 +181,20 @@ def recompile(world: World, identities: IdentityTable, memo: Memo) -> tuple[Comp
         slots=verdicts.slots,
         pairs=verdicts.pairs,
         endpoints=addresses.endpoints,
-        problems=verdicts.problems,
+        problems=(*verdicts.problems, *_half_enforced(world)),
     )
     return compiled, Memo(world, census, programs, mentioned, nodes_selected, numbering, addresses, rules, verdicts)
+
+
+def _half_enforced(world: World) -> tuple[PolicyProblem, ...]:
+    """Return a problem for every policy that selects this node: only what local endpoints send to it is judged."""
+    message = "traffic between this node and anything but its own workloads is not judged by this version"
+    hint = "what the node's workloads send to it is judged; for the rest use the node's firewall"
+    return tuple(
+        PolicyProblem(policy.key, "spec.nodeSelector", message, hint)
+        for policy in world.policies
+        if policy.selects_nodes and policy.subject.matches(world.node.labels)
+    )
 
 
 def _same_surroundings(world: World, previous: World | None) -> bool:

@@ -3,7 +3,9 @@
  * The judge: may source speak to destination on (protocol, port)? The answer does not depend on
  * where it is asked, so every hook gives the same one:
  *
- *  1. If the source is local: its egress policy. If the destination is local: its ingress policy.
+ *  1. If the source is local: its egress policy. If the destination is local, or this host: its
+ *     ingress policy. (What the host sends to its own pods is never judged, and what passes between
+ *     the host and the outside meets no program.)
  *  2. An entry is looked for under (subject, peer), then under (subject, ANY); none: deny.
  *     Entries are fully resolved when they are compiled; there is no precedence to work out here.
  *  3. Either says deny: deny. Either says redirect: redirect; both: to the pair's slot.
@@ -69,7 +71,7 @@ static __always_inline struct tg_judgement tg_judge(const struct tg_question *qu
 	if (question->source_is_local)
 		egress = tg_policy_of(question->source.identity, question->destination.identity,
 				      TG_EGRESS, question);
-	if (question->destination_is_local)
+	if (question->destination_is_local || question->destination.identity == TG_IDENTITY_HOST)
 		ingress = tg_policy_of(question->destination.identity, question->source.identity,
 				       TG_INGRESS, question);
 	judgement.would_deny = (egress.flags | ingress.flags) & TG_POLICY_WOULD_DENY;

@@ -46,6 +46,10 @@ LOCALHOST = {4: "127.0.0.1", 6: "::1"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
+HOST_IS_OPEN = EntryKey(IdentityNumber(Reserved.HOST), IdentityNumber(Reserved.ANY), Direction.INGRESS, None, 0, 0)
+"""As compile writes it where no policy is for this node."""
+
+
 def redirect(slot: int, would_deny: bool = False) -> PolicyValue:
     """A redirect entry."""
     return PolicyValue(MapVerdict.REDIRECT, slot, would_deny)
@@ -175,7 +179,7 @@ class Arena:
                 endpoints[self.ifindexes[name]] = EndpointValue(self.identities[name], addresses)
         return MapState(
             ipcache=ipcache | self.extra_ipcache,
-            policy=dict(self.policy),
+            policy={HOST_IS_OPEN: ALLOW, **self.policy},
             slots=dict(self.slots),
             pairs=dict(self.pairs),
             endpoints=endpoints,

@@ -121,7 +121,7 @@ def test_l7_rules_of_a_host_policy_are_closed_and_reported() -> None:
     )
     verdict = view.egress(Reserved.HOST, "web", "80")
     assert isinstance(verdict, Deny)
-    assert [problem.path for problem in view.compiled.problems] == ["spec.egress[0].toPorts[0]"]
+    assert [problem.path for problem in view.compiled.problems] == ["spec.egress[0].toPorts[0]", "spec.nodeSelector"]
 
 
 def test_workload_known_by_cgroup_has_l7_on_egress_but_not_on_ingress() -> None:
