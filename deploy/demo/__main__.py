@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.syntax import Syntax
@@ -90,12 +91,16 @@ class Demo:
 
     def _show_flows(self) -> None:
         self._heading("tidegate flows --last 8")
-        self.console.print(self._output("flows", "--last", "8"), markup=False, highlight=False)
+        self._show_output(self._output("flows", "--last", "8"))
 
     def _show_explanation(self) -> None:
         question = ["--from", "default/tiefighter", "--to", f"default/deathstar:{HTTP}", "--http", "PUT /v1/exhaust-port"]
         self._heading("tidegate explain " + " ".join(f"'{word}'" if " " in word else word for word in question))
-        self.console.print(self._output("explain", *question, expected_code=1), markup=False, highlight=False)
+        self._show_output(self._output("explain", *question, expected_code=1))
+
+    def _show_output(self, text: str) -> None:
+        """A command's output as it is: no markup, no wrapping of ours."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _output(self, *arguments: str, expected_code: int = 0) -> str:
         result = self.scene.node.cli(*arguments)
@@ -182,6 +187,8 @@ class Recorder:
 
     def deciding_rule(self, request: Request, start: int) -> str:
         """The rule that decided a request, from the first record of it after ``start``."""
+        if request.client == "host":
+            return "[dim]the node always reaches its pods[/]"
         found: list[dict[str, Any]] = []
 
         def arrived() -> bool:
@@ -214,12 +221,13 @@ def concerns(record: dict[str, Any], request: Request) -> bool:
 
 
 def describe(decision: dict[str, Any]) -> str:
-    """The deciding rule, or what a default deny came nearest to."""
+    """The deciding rule, or for a default deny what the nearest rule lacked."""
     if decision.get("rule"):
-        return f"{decision['policy']} [dim]{decision['rule']}[/]"
+        return f"{decision['policy'].rpartition('/')[2]} [dim]{decision['rule'].removeprefix('spec.')}[/]"
     if decision.get("nearest_miss"):
-        return f"default deny [dim](nearest: {decision['nearest_miss']})[/]"
-    return "default deny" if decision.get("verdict") in ("denied", "dropped") else "[dim]no policy[/]"
+        rule, _, lacking = decision["nearest_miss"].partition(" would allow it, but ")
+        return f"no rule: {escape(lacking)}" if lacking else f"no rule [dim](nearest: {escape(rule)})[/]"
+    return "no rule" if decision.get("verdict") in ("denied", "dropped") else "[dim]no policy[/]"
 
 
 def methods(connection: Connection) -> tuple[int, int]:
