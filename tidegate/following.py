@@ -23,15 +23,18 @@ REFRESH_SECONDS_MAX = 3.0
 
 
 class _OneLookAtATime(Generic[State]):
-    """A source that may be asked from several threads."""
+    """A source that may be asked from several threads. ``latest``: what the last look found, whoever made it."""
 
     def __init__(self, source: Source[State]) -> None:
         self._source = source
         self._lock = threading.Lock()
+        self.latest: State | None = None
 
     def look(self) -> State:
         with self._lock:
-            return self._source.look()
+            state = self._source.look()
+            self.latest = state
+            return state
 
     @property
     def again_ns(self) -> int | None:
@@ -51,20 +54,22 @@ class Follower(Generic[State]):
     async def run(self) -> None:
         """Follow until cancelled."""
         async with aclosing(states_of(self._source, self._directory, recursive=self._recursive)) as states:
-            async for state in states:
-                self._hear(state)
+            async for _ in states:
+                self._hear()
 
     async def refresh(self) -> None:
         """Return once the state told is that of the files as they were at the call. Raises TimeoutError."""
         async with asyncio.timeout(REFRESH_SECONDS_MAX):
             while True:
-                state = await asyncio.to_thread(self._source.look)
+                await asyncio.to_thread(self._source.look)
                 again_ns = self._source.again_ns
                 if again_ns is None:
-                    return self._hear(state)
+                    return self._hear()
                 await asyncio.sleep(again_ns / _NS)
 
-    def _hear(self, state: State) -> None:
-        if state is not self._told:
+    def _hear(self) -> None:
+        """Tell the latest state. Not the caller's: two looks may be heard of in another order than they were made."""
+        state = self._source.latest
+        if state is not None and state is not self._told:
             self._told = state
             self._tell(state)
