@@ -12,6 +12,7 @@ VENV=.venv
 PACKAGES=(
 	python3-bpfcc    # compiles and loads the BPF programs
 	python3-venv     # the venv module
+	gcc              # a test compiles the ABI header and compares it with its Python mirror
 	linux-libc-dev   # UAPI headers that the BPF programs include
 	libc6-dev        # bits/ headers that those pass on to
 	iproute2         # ip: namespaces, veths, rules
@@ -19,6 +20,7 @@ PACKAGES=(
 	nginx-light      # a server that is not ours, in the demo and the benchmark
 	wrk              # load over HTTP/1.1
 	nghttp2-client   # load over HTTP/2
+	nftables         # the arms of the benchmark that redirect without BPF
 	nftables         # redirects of the benchmark's arms that are not Tidegate
 	iputils-ping     # ICMP verdicts
 	openssl          # certificates of the TLS scenarios
