@@ -66,8 +66,8 @@ def _about(results: Results) -> list[str]:
         f"Tidegate benchmark, {about['date']}: {about['command']}",
         f"{machine['processors']} x {machine['model']}, Linux {machine['kernel']}, Envoy {about['versions']['envoy']} "
         f"({settings['envoy_concurrency']} workers in every Envoy), nginx {about['versions']['nginx']} (1 worker)",
-        f"{settings['rounds']} rounds of {settings['seconds']} s per workload and arm, arms interleaved; figures are medians over "
-        "rounds, with the farthest round (±) or least..greatest in brackets",
+        f"{settings['rounds']} rounds of {settings['seconds']} s per workload and arm, arms interleaved; figures are medians "
+        "over rounds, with the farthest round (±) or least..greatest in brackets",
         f"load average at the start {machine['load_start']}, at the end {machine['load_end']}; "
         f"time stolen by the hypervisor {machine['steal_percent']:.1f} %",
     ]

@@ -150,6 +150,8 @@ def run(host: str, port: int, path: str, rate: float, connections: int, seconds:
                 latencies.append(time.monotonic_ns() - connection.due_ns)
                 idle.append(connection)
     elapsed = time.monotonic_ns() - start
+    for connection in everyone:
+        connection.socket.close()
     return summary(latencies, late, asked_max, asked_max - len(latencies), elapsed) | {"broken_connections": errors}
 
 
