@@ -38,6 +38,10 @@ static __always_inline int tg_at_from_endpoint(struct __sk_buff *skb)
 	enum tg_reason reason;
 
 	reason = tg_parse(skb, &packet, TG_ETH_BYTES);
+	/* Router advertisement, redirect. */
+	if (reason == TG_LINK && packet.is_ipv6 &&
+	    (packet.icmp_type == 134 || packet.icmp_type == 137))
+		return tg_finish(TG_ICMP_REDIRECT, hook, packet.length_bytes);
 	if (reason == TG_LINK)
 		return tg_finish(reason, hook, packet.length_bytes);
 	if (!config)

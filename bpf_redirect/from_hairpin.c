@@ -23,7 +23,7 @@ static __always_inline int tg_at_from_hairpin(struct __sk_buff *skb)
 	if ((skb->mark & TG_MARK_MASK) == TG_MARK_REPLY)
 		return tg_finish(TG_OWN_REPLY, hook, packet.length_bytes);
 	if (packet.icmp_error) {
-		if (tg_relate(skb, &packet, config, now_ns) != TG_REDIRECTED)
+		if (tg_relate(skb, &packet, config, hook, now_ns) != TG_REDIRECTED)
 			return tg_finish(TG_HAIRPIN_STRAY, hook, packet.length_bytes);
 		tg_mark(skb, TG_MARK_TO_PROXY);
 		return tg_finish(TG_REDIRECTED, hook, packet.length_bytes);

@@ -24,6 +24,9 @@ tg_from_host(struct __sk_buff *skb, const struct tg_packet *packet, const struct
 	if ((!ct || ct->kind == TG_CT_REDIRECT) && packet->protocol == TG_PROTO_TCP &&
 	    !tg_is_opening(packet) && tg_has_socket(skb, packet))
 		return config->hairpin_ifindex ? TG_HAIRPINNED : TG_NO_HAIRPIN;
+	/* In mid-connection the host only answers: it can't turn a pod's connection into its own. */
+	if (!ct && packet->protocol == TG_PROTO_TCP && !tg_is_opening(packet))
+		ct = bpf_map_lookup_elem(TG_MAP(tg_conntrack), &key);
 	if (ct && !tg_is_opening(packet)) {
 		tg_ct_touch(ct, packet, !!(ct->flags & TG_CT_FROM_HIGH) != source_is_high, now_ns);
 		return TG_FROM_HOST;
@@ -37,6 +40,31 @@ tg_from_host(struct __sk_buff *skb, const struct tg_packet *packet, const struct
 			  now_ns))
 		return TG_CT_FULL;
 	return TG_FROM_HOST;
+}
+
+/*
+ * Replies to the proxy find its socket by themselves, but for one case: for a host workload it
+ * dials from this host's own address, and what goes there is delivered without our help. Such a
+ * connection is this host's.
+ */
+static __always_inline enum tg_reason tg_from_proxy(const struct tg_packet *packet,
+						    const struct tg_config *config)
+{
+	struct tg_judgement judgement = {.verdict = TG_ALLOW};
+	struct tg_ct_key key;
+	bool source_is_high;
+
+	if (!tg_is_opening(packet))
+		return TG_FROM_PROXY;
+	judgement.source_identity = tg_whois(&packet->source).identity;
+	if (judgement.source_identity != TG_IDENTITY_HOST)
+		return TG_FROM_PROXY;
+	judgement.destination_identity = tg_whois(&packet->destination).identity;
+	source_is_high = tg_ct_key_of(packet, &key);
+	if (!tg_ct_create(&key, source_is_high, packet, TG_CT_HOST, 0, &judgement, config->epoch,
+			  bpf_ktime_get_ns()))
+		return TG_CT_FULL;
+	return TG_FROM_PROXY;
 }
 
 static __always_inline int tg_at_to_endpoint(struct __sk_buff *skb)
@@ -58,7 +86,7 @@ static __always_inline int tg_at_to_endpoint(struct __sk_buff *skb)
 	if (!bpf_map_lookup_elem(TG_MAP(tg_endpoints), &ifindex))
 		reason = TG_NOT_READY;
 	if (reason == TG_OK && !skb->ingress_ifindex)
-		reason = mark == TG_MARK_FROM_PROXY ? TG_FROM_PROXY
+		reason = mark == TG_MARK_FROM_PROXY ? tg_from_proxy(&packet, config)
 						    : tg_from_host(skb, &packet, config);
 	else if (reason == TG_OK)
 		reason = tg_police(skb, &packet, config, &judgement, hook);

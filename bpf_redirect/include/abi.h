@@ -92,7 +92,7 @@ enum tg_reason {
 	TG_NOT_READY = 32,	   /* no realised policy for this endpoint (yet) */
 	TG_SPOOFED = 33,	   /* source address is not the endpoint's */
 	TG_POLICY_DENIED = 34,	   /* L3/L4 policy */
-	TG_LOOPBACK = 35,	   /* loopback or unspecified address on a wire */
+	TG_LOOPBACK = 35,	   /* loopback, unspecified or v4-mapped address on a wire */
 	TG_PROXY_PORT = 36,	   /* a pod dialled a proxy port of this host */
 	TG_VLAN_TAGGED = 37,	   /* pods have no business with VLANs */
 	TG_UNKNOWN_ETHERTYPE = 38, /* neither IP nor ARP */
@@ -117,7 +117,7 @@ enum tg_reason {
 	TG_HAIRPIN_STRAY = 57,	 /* at the hairpin, but no socket is meant for it */
 	TG_NOT_CONFIGURED = 58,	 /* tg_config was never written */
 	TG_NO_HOST_ADDRESS = 59, /* a host workload's redirect needs this node's address */
-	TG_ICMP_REDIRECT = 60,	 /* ICMPv4 redirect sent by a pod */
+	TG_ICMP_REDIRECT = 60,	 /* a pod redirects, or advertises itself as a router */
 	TG_REDIRECT_WORKLOAD = 61, /* L7 rules can't be had for what a host workload receives */
 };
 

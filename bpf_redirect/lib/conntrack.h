@@ -55,12 +55,17 @@ static __always_inline __u64 tg_ct_timeout_ns(const struct tg_ct *ct, __u8 proto
 		return TG_TIMEOUT_UDP_NS;
 	if (protocol != TG_PROTO_TCP)
 		return TG_TIMEOUT_OTHER_NS;
+	/*
+	 * Of a redirected flow we never see the reply: the proxy's socket is the judge of its age. A
+	 * RST that the socket does not believe must not make us forget the flow, or it would go on
+	 * unjudged.
+	 */
+	if (ct->kind == TG_CT_REDIRECT)
+		return TG_TIMEOUT_TCP_NS;
 	if ((ct->tcp_seen & TG_SEEN_RST) ||
 	    (ct->tcp_seen & (TG_SEEN_FIN | TG_SEEN_FIN_REPLY)) == (TG_SEEN_FIN | TG_SEEN_FIN_REPLY))
 		return TG_TIMEOUT_TCP_CLOSING_NS;
-	/* Of a redirected flow we never see the reply: the proxy's socket is the judge of its age. */
-	if ((ct->tcp_seen & TG_SEEN_SYN_ACK) || (ct->flags & TG_CT_ADOPTED) ||
-	    ct->kind == TG_CT_REDIRECT)
+	if ((ct->tcp_seen & TG_SEEN_SYN_ACK) || (ct->flags & TG_CT_ADOPTED))
 		return TG_TIMEOUT_TCP_NS;
 	return TG_TIMEOUT_TCP_SYN_NS;
 }
@@ -69,7 +74,8 @@ static __always_inline struct tg_ct *tg_ct_find(const struct tg_ct_key *key, __u
 {
 	struct tg_ct *ct = bpf_map_lookup_elem(TG_MAP(tg_conntrack), (void *)key);
 
-	if (ct && now_ns - ct->last_seen_ns > tg_ct_timeout_ns(ct, key->protocol))
+	/* Signed: another CPU may have seen the flow since our clock was read. */
+	if (ct && (__s64)(now_ns - ct->last_seen_ns) > (__s64)tg_ct_timeout_ns(ct, key->protocol))
 		return NULL;
 	return ct;
 }

@@ -8,7 +8,9 @@
  *  3. Lengths that contradict the packet, wrong versions, IPv4 source routes, IPv6 routing
  *     headers that still have a hop to go (type 0 always), chains of more than
  *     TG_IPV6_EXTENSIONS_MAX extension headers: dropped.
- *  4. A first fragment must hold its whole L4 header; later ones need it to have been seen.
+ *  4. A first fragment must hold its whole L4 header; later ones need it to have been seen. No
+ *     fragments of fragments.
+ *  5. IPv4-mapped addresses in an IPv6 header: dropped.
  */
 #ifndef TG_PARSE_H
 #define TG_PARSE_H
@@ -276,7 +278,7 @@ static __always_inline enum tg_reason tg_parse_ipv6(struct tg_cursor *cursor,
 	__u32 fragment_id = 0;
 	__u16 fragment = 0;
 	enum tg_reason reason;
-	bool last = false;
+	bool last = false, fragmented = false;
 
 	if (!tg_read(cursor, &ip, sizeof(ip)))
 		return TG_TRUNCATED;
@@ -290,6 +292,9 @@ static __always_inline enum tg_reason tg_parse_ipv6(struct tg_cursor *cursor,
 		return TG_BAD_LENGTH;
 	packet->source = ip.source;
 	packet->destination = ip.destination;
+	/* To us these are IPv4's, and so are their policies and connections. */
+	if (tg_is_ipv4_mapped(&packet->source) || tg_is_ipv4_mapped(&packet->destination))
+		return TG_LOOPBACK;
 	packet->is_ipv6 = 1;
 	packet->hop_limit = ip.hop_limit;
 	packet->protocol = ip.next_header;
@@ -312,6 +317,9 @@ static __always_inline enum tg_reason tg_parse_ipv6(struct tg_cursor *cursor,
 		if (packet->protocol == TG_PROTO_AH)
 			size = ((__u32)extension.length_units + 2) * 4;
 		if (packet->protocol == TG_PROTO_FRAGMENT) {
+			if (fragmented)
+				return TG_FRAGMENT_BAD;
+			fragmented = true;
 			size = 8;
 			fragment = bpf_ntohs(extension.fragment_be) & 0xfff9;
 			fragment_id = extension.fragment_id;

@@ -163,9 +163,8 @@ static __always_inline enum tg_reason tg_police_known(const struct tg_ct *ct)
 
 /* Begin a flow, if it may be. */
 static __always_inline enum tg_reason
-tg_police_new(const struct tg_packet *packet, const struct tg_config *config,
-	      const struct tg_ct_key *key, bool source_is_high, struct tg_judgement *judgement,
-	      bool adopt, __u64 now_ns)
+tg_police_new(const struct tg_packet *packet, const struct tg_ct_key *key, bool source_is_high,
+	      struct tg_judgement *judgement, bool adopt, __u32 epoch, __u64 now_ns)
 {
 	bool redirect = judgement->verdict == TG_REDIRECT;
 
@@ -181,7 +180,7 @@ tg_police_new(const struct tg_packet *packet, const struct tg_config *config,
 	if (tg_is_icmp(packet) && !tg_is_echo(packet))
 		return TG_FORWARDED; /* single messages: nothing to remember */
 	if (!tg_ct_create(key, source_is_high, packet, redirect ? TG_CT_REDIRECT : TG_CT_DIRECT,
-			  adopt ? TG_CT_ADOPTED : 0, judgement, config->epoch, now_ns))
+			  adopt ? TG_CT_ADOPTED : 0, judgement, epoch, now_ns))
 		return TG_CT_FULL;
 	return redirect ? TG_REDIRECTED : TG_FORWARDED;
 }
@@ -189,7 +188,8 @@ tg_police_new(const struct tg_packet *packet, const struct tg_config *config,
 /* Whether the packet that an ICMP error quotes belongs to a flow that may have such errors. */
 static __always_inline enum tg_reason tg_relate(struct __sk_buff *skb,
 						const struct tg_packet *packet,
-						const struct tg_config *config, __u64 now_ns)
+						const struct tg_config *config,
+						enum tg_hook hook, __u64 now_ns)
 {
 	struct tg_cursor cursor = {.skb = skb, .offset = packet->l4_offset + 8};
 	struct tg_packet quoted = {};
@@ -220,6 +220,9 @@ static __always_inline enum tg_reason tg_relate(struct __sk_buff *skb,
 	}
 	/* The error must go to whoever sent what it quotes. */
 	if (tg_compare(&quoted.source, &packet->destination))
+		return TG_CT_MISSING;
+	/* And a pod is no router: it may complain of what was sent to itself only. */
+	if (hook == TG_HOOK_FROM_ENDPOINT && tg_compare(&quoted.destination, &packet->source))
 		return TG_CT_MISSING;
 	if (tg_is_icmp(&quoted)) {
 		if (!tg_read(&cursor, &icmp, sizeof(icmp)))
@@ -252,11 +255,10 @@ static __always_inline enum tg_reason tg_relate(struct __sk_buff *skb,
 }
 
 /* Judge a flow that is new, or known from an older epoch. `ct` is NULL for a new one. */
-static __always_inline enum tg_reason tg_police_judge(const struct tg_packet *packet,
-						      const struct tg_config *config,
-						      struct tg_ct *ct, const struct tg_ct_key *key,
-						      bool source_is_high, bool is_reply,
-						      struct tg_judgement *judgement, __u64 now_ns)
+static __always_inline enum tg_reason
+tg_police_judge(const struct tg_packet *packet, struct tg_ct *ct, const struct tg_ct_key *key,
+		bool source_is_high, bool is_reply, struct tg_judgement *judgement, __u32 epoch,
+		__u64 now_ns)
 {
 	bool adopt = ct ? !!(ct->flags & TG_CT_ADOPTED)
 			: packet->protocol == TG_PROTO_TCP && !tg_is_opening(packet);
@@ -274,11 +276,36 @@ static __always_inline enum tg_reason tg_police_judge(const struct tg_packet *pa
 	if (!ct) {
 		if (adopt && judgement->verdict == TG_DENY)
 			judgement->reason = TG_CT_MISSING;
-		return tg_police_new(packet, config, key, source_is_high, judgement, adopt, now_ns);
+		return tg_police_new(packet, key, source_is_high, judgement, adopt, epoch, now_ns);
 	}
 	judgement->event_flags |= TG_EVENT_REJUDGED;
-	reason = tg_rejudge(ct, packet->protocol, judgement, config->epoch);
+	reason = tg_rejudge(ct, packet->protocol, judgement, epoch);
 	return reason == TG_OK ? tg_police_known(ct) : reason;
+}
+
+/*
+ * A packet for a socket of the proxy, without an entry. Most are a server's replies to the proxy:
+ * then its client may speak to that server through the proxy. Else it is a client's, whose entry
+ * was evicted: judged again, or a policy that changed meanwhile would never reach it.
+ */
+static __always_inline enum tg_reason
+tg_police_socket(struct __sk_buff *skb, const struct tg_packet *packet,
+		 const struct tg_config *config, const struct tg_ct_key *key, bool source_is_high,
+		 struct tg_judgement *judgement, enum tg_hook hook, __u32 epoch, __u64 now_ns)
+{
+	struct tg_question question = tg_ask(packet, true, packet->source_port_be);
+
+	*judgement = tg_judge(&question);
+	if (judgement->verdict == TG_REDIRECT)
+		return tg_deliver_to_socket(skb, packet, config, hook);
+	question = tg_ask(packet, false, packet->destination_port_be);
+	*judgement = tg_judge(&question);
+	if (judgement->verdict == TG_DENY)
+		return judgement->reason;
+	if (judgement->verdict == TG_REDIRECT &&
+	    !tg_ct_create(key, source_is_high, packet, TG_CT_REDIRECT, 0, judgement, epoch, now_ns))
+		return TG_CT_FULL;
+	return tg_deliver_to_socket(skb, packet, config, hook);
 }
 
 /* Judge and steer; `judgement` is filled in for the event. */
@@ -287,6 +314,11 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 						const struct tg_config *config,
 						struct tg_judgement *judgement, enum tg_hook hook)
 {
+	/*
+	 * Read before any policy is: a verdict by maps that are being changed is then one of an
+	 * older epoch, and given again with the next packet.
+	 */
+	__u32 epoch = *(const volatile __u32 *)&config->epoch;
 	__u64 now_ns = bpf_ktime_get_ns();
 	bool opening = tg_is_opening(packet), is_reply = false, stale = false;
 	bool source_is_high;
@@ -296,7 +328,7 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 	__u32 slot;
 
 	if (packet->icmp_error) {
-		reason = tg_relate(skb, packet, config, now_ns);
+		reason = tg_relate(skb, packet, config, hook, now_ns);
 		if (reason == TG_REDIRECTED && hook == TG_HOOK_TO_ENDPOINT)
 			return config->hairpin_ifindex ? TG_HAIRPINNED : TG_NO_HAIRPIN;
 		if (reason == TG_REDIRECTED)
@@ -308,8 +340,12 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 	ct = tg_ct_find(&key, now_ns);
 	if (ct) {
 		is_reply = !!(ct->flags & TG_CT_FROM_HIGH) != source_is_high;
-		stale = ct->kind != TG_CT_HOST && ct->epoch != config->epoch;
+		stale = ct->kind != TG_CT_HOST && ct->epoch != epoch;
 	}
+	/* What a local pod sends has its entry from its own interface, or did not come from there. */
+	if (hook == TG_HOOK_TO_ENDPOINT && (!ct || (opening && is_reply)) &&
+	    (!tg_is_icmp(packet) || tg_is_echo(packet)) && tg_whois(&packet->source).ifindex)
+		return TG_SPOOFED;
 	if (ct && opening && (is_reply || stale || ct->kind == TG_CT_RESET)) {
 		ct = NULL;
 		is_reply = false;
@@ -318,7 +354,8 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 		return tg_deliver_to_socket(skb, packet, config, hook);
 	if (!ct && packet->protocol == TG_PROTO_TCP && !opening && tg_has_socket(skb, packet) &&
 	    tg_whois(&packet->destination).identity != TG_IDENTITY_HOST)
-		return tg_deliver_to_socket(skb, packet, config, hook);
+		return tg_police_socket(skb, packet, config, &key, source_is_high, judgement, hook,
+					epoch, now_ns);
 
 	if (ct && opening)
 		ct->tcp_seen = TG_SEEN_SYN;
@@ -329,8 +366,8 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 		reason = tg_police_known(ct);
 		slot = ct->slot;
 	} else {
-		reason = tg_police_judge(packet, config, ct, &key, source_is_high, is_reply,
-					 judgement, now_ns);
+		reason = tg_police_judge(packet, ct, &key, source_is_high, is_reply, judgement,
+					 epoch, now_ns);
 		slot = ct ? ct->slot : judgement->slot;
 	}
 	if (is_reply)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -71,6 +72,13 @@ def netns(path: str | os.PathLike[str]) -> Iterator[None]:
     finally:
         os.close(there)
         os.close(here)
+
+
+def _abort(made: socket.socket) -> None:
+    """Close so that nothing is sent again later, into the counts of another test."""
+    if made.fileno() >= 0 and made.type == socket.SOCK_STREAM:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    made.close()
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
@@ -192,13 +200,13 @@ class Arena:
 
     def reset(self) -> None:
         """No policy, no slot, no known connection: where each test begins."""
+        self._sockets.close()
         for name in (self.policy, self.slots, self.pairs, self.cgroups):
             name.clear()
         self.closed.clear()
         self.datapath.apply(MapState())
         for entry in list(self.datapath.conntrack_entries()):
             self.datapath.conntrack_delete(entry)
-        self._sockets.close()
         self._baseline = dict(self.datapath.counters())
 
     def reopen(self, **changes: Any) -> None:
@@ -228,8 +236,8 @@ class Arena:
         return netns(NETNS_DIRECTORY / pod.netns)
 
     def owned(self, made: socket.socket) -> socket.socket:
-        """Close with the arena, at the latest."""
-        self._sockets.callback(made.close)
+        """Close at the next reset, at the latest."""
+        self._sockets.callback(_abort, made)
         made.settimeout(SECONDS_MAX)
         return made
 

@@ -764,7 +764,7 @@ def test_workload_of_a_cgroup_is_allowed_and_denied(arena: Arena, b: Pod, cgroup
 @VERSIONS
 def test_workload_is_redirected_without_noticing(arena: Arena, b: Pod, cgroup: str, version: int) -> None:
     arena.reopen(host_ipv4=ip_address(NODE_V4), host_ipv6=ip_address(NODE_V6))
-    arena.open_all("b")
+    arena.rule("b", Direction.INGRESS, ALLOW, peer="workload", protocol=TCP, port=PORT)  # and to nobody else
     proxy = Proxy(arena, SLOT)
     arena.rule("workload", Direction.EGRESS, redirect(SLOT), peer="b", protocol=TCP, port=PORT)
     arena.apply()
