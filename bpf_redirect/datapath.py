@@ -289,7 +289,8 @@ class Datapath:
         if settings.ct_missing_reset:
             flags |= abi.ConfigFlag.CT_MISSING_RESET
         config = abi.Config(
-            epoch=max(1, decode_struct(abi.Config, raw).epoch),
+            # A new one: whoever was here before may have ended between its last write and its epoch.
+            epoch=sync.next_epoch(decode_struct(abi.Config, raw).epoch),
             flags=flags,
             hairpin_ifindex=hairpin_ifindex,
             event_sample_every=settings.event_sample_every,

@@ -169,12 +169,17 @@ def _encoded_value(table: Table, value: Value) -> bytes:
             assert_never(value)
 
 
+def next_epoch(epoch: int) -> int:
+    """Return the epoch after ``epoch``. 0 is none: it means that nothing is configured."""
+    return 1 if epoch >= _EPOCH_MAX else epoch + 1
+
+
 def bump_epoch(maps: Maps) -> int:
     """Have every established flow judged again; return the new epoch."""
     raw = maps["tg_config"].lookup(_CONFIG_KEY)
     assert raw is not None, "an array's entries always exist"
     config = encode.decode_struct(Config, raw)
-    config.epoch = 1 if config.epoch == _EPOCH_MAX else config.epoch + 1
+    config.epoch = next_epoch(config.epoch)
     maps["tg_config"].update(_CONFIG_KEY, bytes(config))
     return int(config.epoch)
 

@@ -553,6 +553,32 @@ def test_connection_older_than_the_data_plane_lives_on_where_nothing_denies_it(
 
 
 @VERSIONS
+@pytest.mark.parametrize("denied", [True, False])
+def test_client_of_the_proxy_whose_entry_was_evicted_meets_the_policy_of_today(
+    arena: Arena, a: Pod, b: Pod, version: int, denied: bool
+) -> None:
+    proxy = redirect_ingress(arena)
+    client = arena.dial(a, b, version, PORT)
+    accepted = proxy.accept(version)
+    client.sendall(b"one")
+    assert accepted.recv(3) == b"one"
+    for entry in list(arena.datapath.conntrack_entries()):  # as when the table is full of others
+        arena.datapath.conntrack_delete(entry)
+    if denied:
+        arena.rule("b", Direction.INGRESS, DENY, protocol=TCP, port=PORT)
+        arena.apply()
+    client.sendall(b"two")
+    if denied:
+        accepted.settimeout(SILENCE_SECONDS)
+        with pytest.raises(TimeoutError):
+            accepted.recv(3)
+        assert arena.count(DropReason.POLICY_DENIED)
+    else:
+        assert accepted.recv(3, socket.MSG_WAITALL) == b"two"
+        assert [(entry.kind, entry.slot) for entry in arena.datapath.conntrack_entries()] == [(ConntrackKind.REDIRECT, SLOT)]
+
+
+@VERSIONS
 def test_unknown_connection_to_a_policed_port_is_refused(arena: Arena, a: Pod, b: Pod, version: int) -> None:
     arena.open_all("a", "b")
     arena.rule("a", Direction.INGRESS, DENY)
