@@ -11,6 +11,13 @@
 #include "packet.h"
 
 #define TG_NS_PER_MILLI_TOKEN_AT_1HZ 1000000ULL
+/*
+ * In thousandths of a token. Telling of what passed costs ten times what a denial does: reading an
+ * event costs user space more than a new connection costs here, and a storm of allowed connections
+ * must leave tokens for whatever is refused meanwhile.
+ */
+#define TG_DENIED_COST	1000
+#define TG_ALLOWED_COST 10000
 
 static __always_inline void tg_count(__u32 reason, __u32 hook, __u32 length_bytes)
 {
@@ -23,9 +30,10 @@ static __always_inline void tg_count(__u32 reason, __u32 hook, __u32 length_byte
 	}
 }
 
-/* Take one token; interrupts between read and write may cost one, which only loses an event. */
+/* Take tokens; interrupts between read and write may cost some, which only loses an event. */
 static __always_inline bool tg_event_affordable(struct tg_event_budget *budget,
-						const struct tg_config *config, __u64 now_ns)
+						const struct tg_config *config, __u64 now_ns,
+						__u64 cost)
 {
 	__u64 elapsed_ns = now_ns - budget->refilled_ns;
 	__u64 full = (__u64)config->events_burst * 1000;
@@ -42,11 +50,11 @@ static __always_inline bool tg_event_affordable(struct tg_event_budget *budget,
 	}
 	if (tokens > full)
 		tokens = full;
-	if (tokens < 1000) {
+	if (tokens < cost) {
 		budget->milli_tokens = tokens;
 		return false;
 	}
-	budget->milli_tokens = tokens - 1000;
+	budget->milli_tokens = tokens - cost;
 	return true;
 }
 
@@ -58,6 +66,7 @@ static __always_inline void tg_tell(const struct tg_packet *packet, const struct
 	struct tg_event_budget *budget = bpf_map_lookup_elem(TG_MAP(tg_budget), &zero);
 	struct tg_event *event;
 	__u8 flags = judgement->event_flags;
+	__u64 cost = TG_DENIED_COST;
 
 	if (!budget)
 		return;
@@ -69,8 +78,9 @@ static __always_inline void tg_tell(const struct tg_packet *packet, const struct
 		if (++budget->sampling < config->event_sample_every)
 			return;
 		budget->sampling = 0;
+		cost = TG_ALLOWED_COST;
 	}
-	if (!tg_event_affordable(budget, config, now_ns)) {
+	if (!tg_event_affordable(budget, config, now_ns, cost)) {
 		budget->lost++;
 		return;
 	}
