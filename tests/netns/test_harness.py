@@ -66,11 +66,13 @@ def test_leftovers_of_a_killed_run_are_removed_by_the_next() -> None:
     script = textwrap.dedent(
         """
         import sys
-        from tests.support.netns import Cluster
+        from tests.support.netns import Cluster, namespace_pids
         with Cluster(prefix="tgcrash") as cluster:
             pod = cluster.pod("a")
             pod.serve_http(8080)
             cluster.popen_in(cluster.node_netns, ["sleep", "1000"])
+            while not namespace_pids(cluster.node_netns):
+                pass
             print(cluster.tag, cluster.directory, flush=True)
             sys.stdin.read()
         """

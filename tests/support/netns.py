@@ -72,6 +72,8 @@ class Pod:
     ipv4: str = ""
     ipv6: str = ""
     interface: str | None = None
+    cgroup: str | None = None
+    """Of a workload in the node's own namespace: its cgroup, from the root of the hierarchy."""
     ports: Sequence[Mapping[str, Any]] = ()
     _process: PodProcess | None = None
 
@@ -96,7 +98,7 @@ class Pod:
     def process(self) -> PodProcess:
         """The helper process inside the namespace; started at first use."""
         if self._process is None:
-            self._process = PodProcess(self.cluster.command_in(self.netns), self.name)
+            self._process = PodProcess(self.cluster.command_in(self.netns, self.cgroup), self.name)
         return self._process
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
@@ -112,6 +114,8 @@ class Pod:
     def endpoint_document(self) -> dict[str, Any]:
         """Its item of endpoints.yaml."""
         document: dict[str, Any] = {"name": self.name, "namespace": self.namespace, "labels": dict(self.labels)}
+        if self.cgroup is not None:
+            return document | {"cgroup": self.cgroup}
         if self.interface is not None:
             document["interface"] = self.interface
         if self.ipv4:
@@ -140,6 +144,7 @@ class Cluster:
         self.pods: dict[str, Pod] = {}
         self.remotes: dict[str, Pod] = {}
         self.worlds: dict[str, Pod] = {}
+        self.workloads: dict[str, Pod] = {}
         self._namespaces: list[str] = []
         self._children: list[subprocess.Popen[bytes]] = []
         self._pod_numbers = itertools.count(2)
@@ -175,7 +180,7 @@ class Cluster:
     def close(self) -> None:
         """Stop every process and remove every namespace. May be called twice."""
         atexit.unregister(self.close)
-        for pod in (self.host, *self.pods.values(), *self.remotes.values(), *self.worlds.values()):
+        for pod in (self.host, *self.pods.values(), *self.remotes.values(), *self.worlds.values(), *self.workloads.values()):
             if pod._process is not None:
                 pod._process.close()
                 pod._process = None
@@ -187,6 +192,10 @@ class Cluster:
         for name in reversed(self._namespaces):
             remove_namespace(name)
         self._namespaces.clear()
+        for workload in self.workloads.values():
+            assert workload.cgroup is not None
+            remove_cgroup(workload.cgroup)
+        self.workloads.clear()
         if self.directory.is_absolute():
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -196,12 +205,15 @@ class Cluster:
 
     # ---- commands inside ------------------------------------------------------------------------------------------
 
-    def command_in(self, netns: str) -> list[str]:
-        """The words that run what follows inside a namespace.
+    def command_in(self, netns: str, cgroup: str | None = None) -> list[str]:
+        """The words that run what follows inside a namespace (and a cgroup).
 
         ``nsenter --net`` and not ``ip netns exec``: that remounts /sys, and the BPF file system would be gone.
         """
-        return ["nsenter", f"--net={NETNS_DIRECTORY / netns}", "--"]
+        words = ["nsenter", f"--net={NETNS_DIRECTORY / netns}", "--"]
+        if cgroup is not None:
+            words += ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(cgroup_root() / cgroup / "cgroup.procs")]
+        return words
 
     def popen_in(self, netns: str, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start a command in a namespace; it is killed with the cluster."""
@@ -247,6 +259,22 @@ class Cluster:
             pod._process.close()
         self._namespaces.remove(pod.netns)
         remove_namespace(pod.netns)
+
+    def workload(self, name: str, labels: Mapping[str, str], namespace: str = "host") -> Pod:
+        """A process of the node itself, in the node's namespace, known by its cgroup (as a systemd unit is)."""
+        pod = Pod(self, name, self.node_netns, namespace=namespace, labels=labels, ipv4=NODE_V4, ipv6=NODE_V6)
+        pod.cgroup = f"{self.tag}-{name}"
+        (cgroup_root() / pod.cgroup).mkdir()
+        self.workloads[name] = pod
+        return pod
+
+    def remove_workload(self, name: str) -> None:
+        """The workload's end: its processes and its cgroup."""
+        workload = self.workloads.pop(name)
+        if workload._process is not None:
+            workload._process.close()
+        assert workload.cgroup is not None
+        remove_cgroup(workload.cgroup)
 
     def remote(self, name: str, labels: Mapping[str, str], namespace: str = "default") -> Pod:
         """A pod of another node: reached through the uplink, known by its labels."""
@@ -307,7 +335,8 @@ class Cluster:
 
     def endpoints_yaml(self, extra: Sequence[Mapping[str, Any]] = ()) -> str:
         """endpoints.yaml as the cluster stands; ``extra`` items follow."""
-        documents = [pod.endpoint_document() for pod in (*self.pods.values(), *self.remotes.values())]
+        pods = (*self.pods.values(), *self.remotes.values(), *self.workloads.values())
+        documents = [pod.endpoint_document() for pod in pods]
         return yaml.safe_dump([*documents, *(dict(item) for item in extra)], sort_keys=False)
 
 
@@ -404,6 +433,27 @@ def is_zombie(pid: int) -> bool:
         return True
 
 
+def cgroup_root() -> Path:
+    """Where cgroup v2 is mounted."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    return Path(next((words[1] for words in mounts if words[2] == "cgroup2"), "/sys/fs/cgroup"))
+
+
+def remove_cgroup(name: str) -> None:
+    """Kill what still runs in a cgroup and delete it."""
+    directory = cgroup_root() / name
+    deadline = time.monotonic() + 5
+    while directory.is_dir():
+        for pid in (directory / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        try:
+            directory.rmdir()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise NetnsError(f"{directory} can't be removed: {error.strerror}") from error
+            time.sleep(0.01)
+
+
 def remove_leftovers(prefix: str) -> None:
     """Remove the namespaces and directories of runs whose process is gone."""
     pattern = re.compile(rf"{re.escape(prefix)}-(\d+)-\d+(-|$)")
@@ -411,6 +461,7 @@ def remove_leftovers(prefix: str) -> None:
         (NETNS_DIRECTORY, remove_namespace),
         (Path(tempfile.gettempdir()), _remove_directory),
         (BPF_FILE_SYSTEM, _remove_pins),
+        (cgroup_root(), remove_cgroup),
     )
     for directory, remove in directories:
         if not directory.is_dir():
