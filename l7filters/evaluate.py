@@ -412,7 +412,8 @@ def _set_aside(sides: list[Side]) -> tuple[Side, ...]:
                 rules = side.ruling.rules
                 reason = Reason.ALLOW_RULE if rules else Reason.NOT_DEFAULT_DENY
                 ruling = replace(side.ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=rules, header_actions=())
-                sides[index] = replace(side, ruling=ruling, shadow=ruling)
+                shadow = side.shadow if side.shadow.outcome is Outcome.DENY else ruling
+                sides[index] = replace(side, ruling=ruling, shadow=shadow)
                 break
     return tuple(sides)
 

@@ -265,7 +265,7 @@ _NAMES = ("web.test", "*.test", "**.test", "*")
 def port_rules(draw: st.DrawFn, origin: RuleOrigin, *, deny: bool) -> PortRule:
     """Draw a ``toPorts`` item; half of those that allow have L7 rules, some server names or TLS contexts."""
     specs = draw(few(one_of(_PORTS), 2, least=1))
-    kind = "plain" if deny else draw(one_of(("http", "plain", "http", "http", "http", "names", "sealed", "odd")))
+    kind = "plain" if deny else draw(one_of(("http", "plain", "http", "http", "plain", "http", "http", "names", "http", "sealed", "http", "odd")))
     match kind:
         case "http":
             return PortRule(specs, origin, draw(l7_rules(origin)))
