@@ -8,9 +8,10 @@ as good as the agreement on what it judges; tests/unit/evaluate/test_http_envoy.
 The order, each step on the path without its query (RFC 3986 section 6.2.2 where it has an opinion):
 
 1. ``%2F`` and ``%5C`` become ``/`` and ``\\``.
-2. A dot segment loses its parameters: ``/..;x/`` is ``/../``. Only a dot spelled as a dot: ``/%2e%2e;/`` is left alone.
+2. A dot segment loses its parameters: ``/..;x/`` is ``/../``. Only a dot spelled as a dot.
 3. Canonical form: ``\\`` is ``/``; dot segments go; escaped unreserved characters are unescaped; some raw ones are escaped.
 4. Runs of slashes become one, except that a path of slashes only stays ``//``.
+5. A dot segment that has parameters by now was spelled ``/%2e%2e;x/``: there are servers that go up by it, so it is refused.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def normalise_path(path: str) -> str | None:
     location = _DOT_SEGMENT_PARAMETERS.sub(r"\1", location)
     if "%00" in location:
         return None
-    return _merge_slashes(_remove_dot_segments(_canonical_escapes(location))) + mark + query
+    location = _merge_slashes(_remove_dot_segments(_canonical_escapes(location)))
+    return None if _DOT_SEGMENT_PARAMETERS.search(location) else location + mark + query
 
 
 def _canonical_escapes(location: str) -> str:

@@ -2,25 +2,29 @@
 
 Owns: the one virtual host of a slot and its routes. Must not know listeners.
 
-Routes, in the order Envoy tries them: CONNECT (judged by rules of its own, rbac.py); one per set of header mismatch actions
-that can be due together (headers.py); everything else. All go where the client was going: the original destination.
+Routes, in the order Envoy tries them: CONNECT (judged by rules of its own, rbac.py); paths that servers read in different ways
+(refused); one per set of header mismatch actions that can be due together (headers.py); everything else. All but the refusal
+go where the client was going: the original destination.
 """
 
 from __future__ import annotations
 
 from envoy.config.core.v3.base_pb2 import DataSource, HeaderValue, HeaderValueOption
 from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
-from envoy.config.route.v3.route_components_pb2 import Route, RouteAction, RouteMatch, VirtualHost
+from envoy.config.route.v3.route_components_pb2 import DirectResponseAction, Route, RouteAction, RouteMatch, VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.common.set_filter_state.v3.value_pb2 import FilterStateValue
+from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBACPerRoute
 from envoy.extensions.filters.http.set_filter_state.v3.set_filter_state_pb2 import Config as SetFilterState
+from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from l7filters.envoy import names
 from l7filters.envoy.faults import Faults
 from l7filters.envoy.headers import HeaderAction, action_sets, header_actions
-from l7filters.envoy.matching import QUERY_NAME, query_names, query_state_key
+from l7filters.envoy.matching import ANYTHING, QUERY_NAME, query_names, query_state_key
 from l7filters.envoy.message import duration, packed
+from l7filters.envoy.names import Stage
 from l7filters.envoy.rbac import route_filters
 from l7filters.envoy.secrets import Secrets
 from l7filters.envoy.settings import EnvoySettings
@@ -28,7 +32,13 @@ from l7filters.ir import DirectionRules, RuleSet, Slot
 from l7filters.model import Direction, HttpRule
 
 ROUTE_CONNECT = "connect"
+ROUTE_AMBIGUOUS = "ambiguous"
 ROUTE_ANY = "any"
+
+AMBIGUOUS_PATH = rf"{ANYTHING}/\.\.?;{ANYTHING}"
+"""A dot segment with parameters. Envoy takes them off (and the segment away), but not when the dots came percent-encoded; some
+servers then go up by it, past the rule that allowed the path."""
+BAD_REQUEST = 400
 
 
 def directions(slot: Slot) -> list[tuple[Direction, DirectionRules]]:
@@ -49,6 +59,7 @@ def route_configuration(
         request_headers_to_remove=[names.FORWARDED_PROTO_KEPT],
         routes=[
             _connect_route(judged, cluster, settings, secrets, faults),
+            _ambiguous_route(judged),
             *(_route(cluster, settings, due) for due in action_sets(actions)),
             _route(cluster, settings, ()),
         ],
@@ -106,6 +117,19 @@ def _route(cluster: str, settings: EnvoySettings, due: tuple[HeaderAction, ...])
         request_headers_to_remove=["x-forwarded-proto", *removed],
         request_headers_to_add=[*_restored_headers(), *added],
     )
+
+
+def _ambiguous_route(judged: list[tuple[Direction, DirectionRules]]) -> Route:
+    """Return the route that refuses a path that can't be judged, as Envoy refuses other malformed ones: before any rule."""
+    route = Route(
+        name=ROUTE_AMBIGUOUS,
+        match=RouteMatch(safe_regex=RegexMatcher(regex=AMBIGUOUS_PATH)),
+        direct_response=DirectResponseAction(status=BAD_REQUEST),
+    )
+    for direction, _ in judged:
+        for stage in Stage:
+            route.typed_per_filter_config[names.rbac_filter(direction, stage)].CopyFrom(packed(RBACPerRoute()))
+    return route
 
 
 def _connect_route(
