@@ -235,6 +235,10 @@ class Arena:
         """Step into a pod's namespace."""
         return netns(NETNS_DIRECTORY / pod.netns)
 
+    def at_reset(self, undo: Callable[[], None]) -> None:
+        """Have something undone at the next reset, at the latest when the arena ends."""
+        self._sockets.callback(undo)
+
     def owned(self, made: socket.socket) -> socket.socket:
         """Close at the next reset, at the latest."""
         self._sockets.callback(_abort, made)

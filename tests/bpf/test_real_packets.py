@@ -732,6 +732,7 @@ class Workload:
         self.process = subprocess.Popen(
             ["sh", "-c", script, _CHILD, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        arena.at_reset(self.end)
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -757,6 +758,7 @@ def cgroup(arena: Arena) -> Iterator[str]:
     arena.cgroups[number] = arena.identities["workload"]
     arena.reopen(host_ipv4=None, host_ipv6=None)
     yield name
+    arena.reset()  # ends the workloads, also those of a test that failed
     arena.datapath.detach_cgroup(number)
     for path in (directory / "leaf", directory):
         if path.exists():
