@@ -59,6 +59,10 @@ FAILURE_RETRY_S = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
+class StateDirectoryLost(Exception):
+    """Our sockets are gone from the state directory: nobody can find us any more, Envoy neither."""
+
+
 class _Translator:
     """Translation with the settings, secrets and sampling of the moment. A new object means: translate everything anew."""
 
@@ -190,6 +194,8 @@ class Agent:
 
     async def _follow_envoy(self) -> None:
         while True:
+            if not (self._config.xds_socket.exists() and self._config.lock_file.exists()):
+                raise StateDirectoryLost
             version = await ask_version(self._launcher.admin_socket)
             if version != self._envoy_version:
                 self._envoy_version = version
@@ -397,6 +403,9 @@ def run_agent(config: NodeConfig) -> int:
     except (DatapathError, SocketUnusable, OSError) as error:
         return _give_up(str(error), Exit.MACHINE)
     except BaseExceptionGroup as group:
+        lost, other = group.split(StateDirectoryLost)
+        if lost is not None and other is None:
+            return _give_up(f"the state directory {config.state} was emptied: starting anew", Exit.NO)
         expected, rest = group.split((DatapathError, OSError))
         if rest is not None:
             raise

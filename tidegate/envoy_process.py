@@ -5,9 +5,11 @@ Owns: Envoy's command line, its bootstrap file, and the settings that node.yaml 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import aiohttp
 from l7filters.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from l7filters.envoy.settings import EnvoySettings
 from tidegate.config import NodeConfig
-from tidegate.process import DetachedProcess, ProcessError, read_record
+from tidegate.process import DetachedProcess, ProcessError, processes_with, read_record
 
 DRAIN_SECONDS = 1
 """How long the connections of a withdrawn listener may go on; what is promised is that no stale verdict is older than this."""
@@ -123,13 +125,20 @@ class EnvoyLauncher:
         self.admin_socket.unlink(missing_ok=True)
         return DetachedProcess.start(argv, record_path=self.record_path, fingerprint=fingerprint, log_path=self.log_path)
 
-    def end_strays(self) -> bool:
-        """Kill an Envoy of ours that runs with other settings; tell whether there was one."""
+    def end_strays(self) -> tuple[int, ...]:
+        """Kill every Envoy of ours, known or not; return their pids. They may take a moment to end.
+
+        Not by its record alone: whoever started it may have been killed before the record was written, or the state directory was
+        emptied. Two Envoys would listen on the same ports, and the kernel would share the connections out between them.
+        """
+        strays = set(processes_with(str(self._bootstrap_path)))
         record = read_record(self.record_path)
-        if record is None or not record.is_alive():
-            return False
-        os.kill(record.pid, 9)
-        return True
+        if record is not None and record.is_alive():
+            strays.add(record.pid)
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return tuple(sorted(strays))
 
     @property
     def _bootstrap_path(self) -> Path:

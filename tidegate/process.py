@@ -56,6 +56,25 @@ def _start_time_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[_STAT_START_TIME_INDEX])
 
 
+def runs(pid: int) -> bool:
+    """Tell whether there is such a process, zombies aside."""
+    return _start_time_ticks(pid) is not None
+
+
+def processes_with(argument: str) -> tuple[int, ...]:
+    """Return the processes that have ``argument`` on their command line, as a whole word."""
+    word = os.fsencode(argument)
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:  # gone since
+            continue
+        if word in words:
+            found.append(int(path.parent.name))
+    return tuple(found)
+
+
 class DetachedProcess:
     """One process in its own session, known by its record file."""
 

@@ -73,16 +73,15 @@ def _end_envoy(settings: NodeConfig) -> list[str]:
     import time
 
     from tidegate.envoy_process import EnvoyLauncher
-    from tidegate.process import read_record
+    from tidegate.process import runs
 
     launcher = EnvoyLauncher(settings)
-    record = read_record(launcher.record_path)
-    if record is None or not launcher.end_strays():
-        return []
+    ended = launcher.end_strays()
     deadline_s = time.monotonic() + ENVOY_END_SECONDS
-    while record.is_alive():
-        if time.monotonic() > deadline_s:
-            raise CommandError(f"Envoy (pid {record.pid}) does not end", "see `ps`; is it being traced?", Exit.MACHINE)
-        time.sleep(0.02)
+    for pid in ended:
+        while runs(pid):
+            if time.monotonic() > deadline_s:
+                raise CommandError(f"Envoy (pid {pid}) does not end", "see `ps`; is it being traced?", Exit.MACHINE)
+            time.sleep(0.02)
     launcher.record_path.unlink(missing_ok=True)
-    return [f"Envoy, pid {record.pid}"]
+    return [f"Envoy, pid {pid}" for pid in ended]

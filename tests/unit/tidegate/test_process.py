@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.process import DetachedProcess, ProcessError, ProcessRecord, read_record
+from tidegate.process import DetachedProcess, ProcessError, ProcessRecord, processes_with, read_record
 
 
 def start(tmp_path: Path, code: str, fingerprint: str = "f") -> DetachedProcess:
@@ -70,3 +70,19 @@ def test_stop_kills_what_ignores_sigterm(tmp_path: Path) -> None:
 def test_what_cannot_be_executed_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProcessError, match="/nowhere/envoy"):
         DetachedProcess.start(["/nowhere/envoy"], record_path=tmp_path / "r", fingerprint="", log_path=tmp_path / "log")
+
+
+def test_a_process_whose_record_is_lost_is_found_by_its_command_line(tmp_path: Path) -> None:
+    word = str(tmp_path / "bootstrap.json")
+
+    async def scenario() -> None:
+        argv = [sys.executable, "-c", "import time; time.sleep(60)", "--config-path", word]
+        process = DetachedProcess.start(argv, record_path=tmp_path / "record.json", fingerprint="f", log_path=tmp_path / "log")
+        try:
+            assert processes_with(word) == (process.pid,)
+            assert processes_with(word[:-1]) == ()
+        finally:
+            await process.stop(5)
+        assert processes_with(word) == ()
+
+    asyncio.run(scenario())
