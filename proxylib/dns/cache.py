@@ -86,19 +86,20 @@ class DnsCache:
             if known.get(address, 0) < expires_ns:
                 known[address] = expires_ns
                 endpoint.holders.setdefault(address, set()).add(name)
-        gone = _drop_expired(endpoint, name, known, now_ns)
+        _drop_expired(endpoint, name, known, now_ns)
+        gone: list[Address] = []
         excess = len(known) - self.addresses_per_name_max
         if excess > 0:
             self.evicted_addresses += excess
             # Of equal expiry the first in the table goes: it was learned first.
             for address in sorted(known, key=known.__getitem__)[:excess]:
-                gone += _drop(endpoint, name, known, address)
+                gone += _drop(endpoint, name, known, address, now_ns)
         if not known:
             del endpoint.names[name]
         while len(endpoint.names) > self.names_per_endpoint_max:
             self.evicted_names += 1
             oldest = next(iter(endpoint.names))
-            gone += _drop_name(endpoint, oldest)
+            gone += _drop_name(endpoint, oldest, now_ns)
         return tuple(gone)
 
     def names(self, key: EndpointKey, now_ns: int) -> dict[str, dict[Address, int]]:
@@ -165,26 +166,25 @@ class DnsCache:
         return key
 
 
-def _drop(endpoint: _Endpoint, name: str, known: dict[Address, int], address: Address) -> list[Address]:
-    """Take an address from a name; return it if no other name has it."""
+def _drop(endpoint: _Endpoint, name: str, known: dict[Address, int], address: Address, now_ns: int) -> list[Address]:
+    """Take an address from a name; return it if no other name still has it."""
     del known[address]
     holders = endpoint.holders[address]
     holders.discard(name)
-    if holders:
-        return []
-    del endpoint.holders[address]
-    return [address]
+    if not holders:
+        del endpoint.holders[address]
+    return [] if any(endpoint.names[other][address] > now_ns for other in holders) else [address]
 
 
-def _drop_expired(endpoint: _Endpoint, name: str, known: dict[Address, int], now_ns: int) -> list[Address]:
+def _drop_expired(endpoint: _Endpoint, name: str, known: dict[Address, int], now_ns: int) -> None:
+    """What has expired goes without a word: the datapath lets it expire by itself."""
     for address in [address for address, expires_ns in known.items() if expires_ns <= now_ns]:
-        _drop(endpoint, name, known, address)
-    return []  # the datapath lets them expire by itself
+        _drop(endpoint, name, known, address, now_ns)
 
 
-def _drop_name(endpoint: _Endpoint, name: str) -> list[Address]:
+def _drop_name(endpoint: _Endpoint, name: str, now_ns: int) -> list[Address]:
     known = endpoint.names.pop(name)
     gone: list[Address] = []
     for address in list(known):
-        gone += _drop(endpoint, name, known, address)
+        gone += _drop(endpoint, name, known, address, now_ns)
     return gone

@@ -35,7 +35,7 @@ _PLAIN = b"-_0123456789abcdefghijklmnopqrstuvwxyz"
 def read_name(message: bytes, offset: int, known: dict[int, WireName]) -> tuple[WireName, int]:
     """Return the name at ``offset`` and where its bytes end. ``known`` belongs to this message and is added to."""
     labels: list[bytes] = []
-    places: list[int] = []
+    places: list[tuple[int, int]] = []
     position = run_start = offset
     size, after = 0, -1
     tail: bytes = ROOT
@@ -48,7 +48,7 @@ def read_name(message: bytes, offset: int, known: dict[int, WireName]) -> tuple[
                 if stop > len(message) or size >= NAME_BYTES_MAX:
                     raise ProtocolError("name is too long")
                 labels.append(label)
-                places.append(position)
+                places.append((position, size - len(label)))
                 position = stop
             elif length >= _POINTER:
                 target = (length ^ _POINTER) << 8 | message[position + 1]
@@ -56,6 +56,7 @@ def read_name(message: bytes, offset: int, known: dict[int, WireName]) -> tuple[
                     raise ProtocolError("name pointer does not aim backwards")
                 after = position + 2 if after < 0 else after
                 position = run_start = target
+                places.append((target, size))
             else:
                 raise ProtocolError("name has a label of an unknown kind")
             if after >= 0 and (found := known.get(position)) is not None:
@@ -66,10 +67,8 @@ def read_name(message: bytes, offset: int, known: dict[int, WireName]) -> tuple[
     name = WireName(b"".join(labels).lower() + tail)
     if len(name) > NAME_BYTES_MAX:
         raise ProtocolError("name is too long")
-    at = 0
-    for place, label in zip(places, labels, strict=True):
+    for place, at in places:
         known[place] = WireName(name[at:])
-        at += len(label)
     return name, after if after >= 0 else position + 1
 
 

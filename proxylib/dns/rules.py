@@ -53,10 +53,15 @@ def normalised(text: str) -> str:
 
 
 def pattern_expression(pattern: str) -> str:
-    """Return the RE2 expression for ``pattern``, to be matched against the whole of a name's text."""
+    """Return the RE2 expression for ``pattern``, to be matched against the whole of a name's text; the root's is then empty.
+
+    (The dot that Cilium ends names with is left out on both sides; were the root a dot here, ``*.*`` would match it.)
+    """
     pattern = normalised(pattern)
+    if pattern == ".":
+        return ""
     if _STARS_ALONE.match(pattern):
-        return rf"\.|{_CHARACTER}+(?:\.{_CHARACTER}+)*"
+        return rf"(?:{_CHARACTER}+(?:\.{_CHARACTER}+)*)?"
     labels = _LABELS_PREFIX.match(pattern)
     rest = pattern[labels.end() :] if labels else pattern
     body = f"{_CHARACTER}*".join(re2.escape(part) for part in _STARS.split(rest))
@@ -93,11 +98,15 @@ class NameMatcher:
         """Return the indexes of the selectors that cover ``name``, in order."""
         found = list(self._exact.get(name, ()))
         if self._patterns is not None:
-            found += (self._pattern_indexes[each] for each in self._patterns.Match(name) or ())
+            found += (self._pattern_indexes[each] for each in self._patterns.Match(_pattern_text(name)) or ())
         if self._excepts:
             found = [index for index in found if not self._is_excepted(index, name)]
         return tuple(sorted(found))
 
     def _is_excepted(self, index: int, name: str) -> bool:
         excepts = self._excepts.get(index)
-        return excepts is not None and excepts.fullmatch(name) is not None
+        return excepts is not None and excepts.fullmatch(_pattern_text(name)) is not None
+
+
+def _pattern_text(name: str) -> str:
+    return "" if name == "." else name

@@ -30,6 +30,7 @@ BATCH_MAX = 32
 QUERY_BYTES_MAX = 4096
 """A longer query is none: names are at most 255 bytes, options are few."""
 IDS_BYTES = 8192
+_CUT_SHORT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 IDLE_FLOWS_PER_TICK = 64
 
 
@@ -122,7 +123,7 @@ class UdpRelay:
             except OSError:
                 return  # nothing there; or an error that a datagram before left behind, and it is now read off
             self._counters.queries_udp += 1
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or not ancillary:
+            if flags & _CUT_SHORT or not ancillary:
                 self._counters.malformed += 1
                 continue
             key = (client[0], ancillary[0][2])
