@@ -3,7 +3,7 @@
 Owns: the request value, the spelling of its path after normalisation, and what several headers of one name amount to.
 Must not know rules. Both halves restate what the slot listeners' connection manager does (``normalize_path``,
 ``merge_slashes``, ``path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD``), quirks included, because a rule is only
-as good as the agreement on what it judges; tests/unit/evaluate/test_http_envoy.py holds it against the real binary.
+as good as the agreement on what it judges; tests/unit/evaluate/test_request_envoy.py holds it against the real binary.
 
 The order, each step on the path without its query (RFC 3986 section 6.2.2 where it has an opinion):
 

