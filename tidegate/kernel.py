@@ -13,11 +13,12 @@ from ipaddress import IPv4Address, IPv6Address
 import structlog
 
 from bpf_redirect.abi import ConntrackKind, DropReason, Hook
-from bpf_redirect.conntrack import ConntrackEntry
+from bpf_redirect.conntrack import ConntrackEntry, WorkloadConnection
 from bpf_redirect.datapath import Datapath, DatapathSettings
 from bpf_redirect.errors import DatapathError
 from bpf_redirect.events import EventReader, EventTotals
 from bpf_redirect.maps import MapSizes
+from l7filters.identity import IdentityNumber
 from l7filters.mapstate import MapState
 from l7filters.world import Address, World
 from tidegate import surroundings
@@ -179,11 +180,24 @@ class KernelSide:
         for entry in self._datapath.conntrack_entries():
             if entry.kind is ConntrackKind.REDIRECT:
                 yield _proxied(entry)
+        for connection in self._datapath.workload_connections():
+            yield self._proxied_workload(connection)
 
     def close_connections(self, connections: Iterable[ProxiedConnection]) -> int:
         """Reset them at the proxy's sockets; return how many there were."""
         wanted = frozenset(connections)
-        return self._datapath.destroy_connections(lambda entry: _proxied(entry) in wanted)
+        closed = self._datapath.destroy_connections(lambda entry: _proxied(entry) in wanted)
+        return closed + self._datapath.destroy_workload_connections(lambda one: self._proxied_workload(one) in wanted)
+
+    def _proxied_workload(self, connection: WorkloadConnection) -> ProxiedConnection:
+        return ProxiedConnection(
+            source=connection.client,
+            source_port=connection.client_port,
+            destination=connection.destination,
+            destination_port=connection.destination_port,
+            slot_id=connection.proxy_port - self._config.proxy_ports.min,
+            workload=IdentityNumber(connection.identity),
+        )
 
     # ---- watching ---------------------------------------------------------------------------------------------------
 

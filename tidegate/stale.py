@@ -20,13 +20,17 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class ProxiedConnection:
-    """A client's connection that the kernel gave to a slot."""
+    """A client's connection that the kernel gave to a slot.
+
+    ``workload``: the identity of the host workload that made it; its address is this host's and says nothing.
+    """
 
     source: Address
     source_port: int
     destination: Address
     destination_port: int
     slot_id: int
+    workload: IdentityNumber | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ def _names_lost(before: RuleSet, after: RuleSet) -> bool:
 def _slot_today(
     connection: ProxiedConnection, table: EntryTable, ids: Mapping[SlotKey, int], end_of: Callable[[Address], End]
 ) -> int | None:
-    source, destination = end_of(connection.source), end_of(connection.destination)
+    destination = end_of(connection.destination)
+    source = end_of(connection.source) if connection.workload is None else End(connection.workload, local=True)
     outcome = table.judge(
         Flow(
             source=source.identity,

@@ -11,13 +11,13 @@ import pytest
 from l7filters.envoy.resource import EnvoyResource, SlotError, Translation
 from l7filters.envoy.settings import EnvoySettings
 from l7filters.envoy.translate import shared_resources, translate_slot
-from l7filters.identity import IdentityTable
+from l7filters.identity import IdentityTable, LabelSet
 from l7filters.ir import Slot
 from l7filters.mapstate import MapState, MapVerdict
 from l7filters.model import Policy
 from l7filters.slots import SlotTable
 from l7filters.world import World
-from tests.support.worlds import To, allow, endpoint, http, pods, policy, world
+from tests.support.worlds import NODE, To, allow, endpoint, http, pods, policy, world
 from tidegate.realise import Realisation, Realiser, Surroundings
 from tidegate.stale import ProxiedConnection
 from xds_server.acks import AckReport, Nack
@@ -355,5 +355,27 @@ def test_numbers_that_the_kernel_has_from_a_lost_numbering_are_not_used_again() 
         assert done.table.resting == set(left.slots)
         await until_nothing_is_due(later.realiser)
         assert later.numbering.saved[-1][1].resting == frozenset()
+
+    run(scenario())
+
+
+def test_a_host_workloads_connection_is_judged_by_its_identity_not_by_the_hosts_address() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        worker = endpoint("worker", cgroup="system.slice/worker.service")
+        egress = policy("out", "app=worker", egress=[allow(pods("app=b"), To("80", http=(http("GET"),)))])
+        first = await bench.realise(world(egress, endpoints=[worker, B]))
+        number = first.compiled.identities.numbers[LabelSet.of(worker.labels)]
+        here = NODE.addresses[0]
+        kept = ProxiedConnection(here, 40000, B.addresses[0], 80, 1, workload=number)
+        bench.kernel.connections = [kept]
+        await bench.realise(world(egress, OTHER, endpoints=[worker, A, B], revision=2))
+        assert bench.realiser.next_due_s() is None, "nothing of it moved"
+        await bench.realise(world(OTHER, endpoints=[worker, A, B], revision=3))
+        deadline = asyncio.get_running_loop().time() + 10
+        while not bench.kernel.closed and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.05)
+            await bench.realiser.settle()
+        assert bench.kernel.closed == [kept]
 
     run(scenario())
