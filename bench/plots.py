@@ -12,7 +12,7 @@ from bench.report import PERCENTILES, number
 from bench.results import Results, Run, Spread
 from bench.workloads import Kind, Workload
 
-WIDTH, LEFT, RIGHT, BAR, GAP, TOP, BOTTOM = 720, 110, 130, 20, 8, 46, 14
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP, BOTTOM, LABEL = 720, 110, 130, 20, 8, 46, 14, 14
 COLOURS = {
     "direct": "#9aa0a6",
     "l4": "#5f9ea0",
@@ -83,17 +83,25 @@ def percentiles(title: str, note: str, lines: Sequence[tuple[str, Sequence[float
         f'<text class="s" x="{x:.0f}" y="{bottom + 18}" text-anchor="middle">{tick}</text>'
         for x, tick in zip(xs, ticks, strict=True)
     ]
-    label_y = 1e9
-    for name, found in sorted(lines, key=lambda line: line[1][-1]):
+    ordered = sorted(lines, key=lambda line: line[1][-1])
+    labels = label_heights([y(found[-1]) + 4 for _, found in ordered], TOP)
+    for (name, found), label_y in zip(ordered, labels, strict=True):
         colour = COLOURS.get(name, OTHER_COLOUR)
         points = " ".join(f"{x:.1f},{y(value):.1f}" for x, value in zip(xs, found, strict=True))
         body.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        # From the lowest line up, each label at least a line's height above the one before.
-        label_y = min(label_y - 14, y(found[-1]) + 4)
         body.append(
             f'<text x="{xs[-1] + 8:.0f}" y="{label_y:.0f}" style="fill:{colour}">{escape(name)} {number(found[-1])}</text>'
         )
     return document(WIDTH, height, body)
+
+
+def label_heights(wanted: Sequence[float], top: float) -> list[float]:
+    """Return where labels stand, from the lowest up: a line's height apart, none above ``top``."""
+    found: list[float] = []
+    for height in wanted:
+        found.append(min(height, found[-1] - LABEL) if found else height)
+    overflow = max(0.0, top - min(found, default=top))
+    return [height + overflow for height in found]
 
 
 def _head(title: str, note: str) -> list[str]:

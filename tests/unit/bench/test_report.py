@@ -96,6 +96,11 @@ def test_results_are_json_and_plots_are_svg(results: Results) -> None:
         assert all(arm in text for arm in ARMS)
 
 
+def test_labels_neither_meet_nor_leave_the_plot() -> None:
+    assert plots.label_heights([100, 99, 20], top=46) == [126, 112, 46]
+    assert plots.label_heights([200, 100], top=46) == [200, 100]
+
+
 @pytest.mark.parametrize("http", [True, False])
 def test_the_policies_of_the_arms_are_valid(http: bool) -> None:
     parsed = parse_documents(policy(http=http), "bench.yaml")
