@@ -28,6 +28,8 @@ from xds_server.access_log import RecordQueue
 
 _log = structlog.get_logger()
 
+EVENT_BATCH_S = 0.05
+"""How long events gather before they are read. The ring holds thousands; the kernel writes at most hundreds in this time."""
 LOSS_POLL_S = 2.0
 """How often the loss counters are read."""
 
@@ -85,6 +87,9 @@ class Observer:
                             await ready.wait()
                     except TimeoutError:
                         pass
+                    else:
+                        # One waking for many events: each by itself would cost the loop more than its record does.
+                        await asyncio.sleep(EVENT_BATCH_S)
                     ready.clear()
                     for event in reader.read():
                         self._publish(event)
