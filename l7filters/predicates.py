@@ -17,7 +17,7 @@ Values of headers that hold secrets, or usually do, are never put into words.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, assert_never
 
@@ -127,7 +127,7 @@ def http_checks(rule: HttpRule, request: HttpRequest, secrets: SecretTexts, *, d
     if rule.path is not None:
         checks.append(_path_check(rule.path, request))
     if rule.host is not None:
-        holds = _value_holds(rule.host, request.authority, elements=denies)
+        holds = _host_holds(rule.host, request.authority, denies=denies)
         checks.append(_check("host", rule.host, request.authority, holds))
     checks.extend(_header_check(header, request, secrets, denies=denies) for header in rule.headers)
     checks.extend(_query_check(query, request, denies=denies) for query in rule.query)
@@ -172,6 +172,22 @@ def _value_holds(match: StringMatch, value: str, *, elements: bool) -> bool:
     parts = value.split(",")
     runs = (",".join(parts[first:last]) for first in range(len(parts)) for last in range(first + 1, len(parts) + 1))
     return any(string_holds(match, form) for run in runs for form in (run, run.strip(" \t")))
+
+
+def _host_holds(match: StringMatch, authority: str, *, denies: bool) -> bool:
+    """Tell whether the host matches. A rule that denies means every spelling: letter case, a final dot, a port."""
+    if not denies:
+        return _value_holds(match, authority, elements=False)
+    match = replace(match, ignore_case=True)
+    parts = authority.split(",")
+    runs = (",".join(parts[first:last]) for first in range(len(parts)) for last in range(first + 1, len(parts) + 1))
+    for run in runs:
+        for form in (run, run.strip(" \t")):
+            host, colon, port = form.rpartition(":")
+            names = [form, host] if colon and (not port or (port.isascii() and port.isdigit())) else [form]
+            if any(string_holds(match, spelled) for name in names for spelled in (name, name.removesuffix("."))):
+                return True
+    return False
 
 
 def _expected(header: HeaderMatch, secrets: SecretTexts) -> tuple[StringMatch | None, bool]:

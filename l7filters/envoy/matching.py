@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import Enum
 from functools import lru_cache
 from typing import assert_never
@@ -156,6 +157,17 @@ def header_permission(name: str, value: StringMatch | None, stance: Stance, *, i
         matcher = HeaderMatcher(name=name, string_match=_any_element(value) if element_wise else string_matcher(value))
     permission = Permission(header=matcher)
     return Permission(not_rule=permission) if invert else permission
+
+
+def host_permission(host: StringMatch, stance: Stance) -> Permission:
+    """Return the predicate on the host: for a rule that denies in any spelling that means the same to a server.
+
+    Those are other letter cases, a final dot, and any port where the rule does not ask for one.
+    """
+    if stance is Stance.NARROW:
+        return header_permission(":authority", host, stance)
+    pattern = as_regex(replace(host, ignore_case=True)) + r"\.?(?::[0-9]*)?"
+    return header_permission(":authority", StringMatch(MatchKind.REGEX, pattern), stance)
 
 
 def header_holds(header: HeaderMatch, secrets: Secrets, stance: Stance) -> Permission:

@@ -30,6 +30,7 @@ from l7filters.envoy.matching import (
     every_principal,
     header_holds,
     header_permission,
+    host_permission,
     path_permission,
     query_principals,
     regex_matcher,
@@ -80,7 +81,7 @@ def rule_policy(rule: HttpRule, secrets: Secrets, stance: Stance, faults: Faults
         hold(lambda: path_permission(path))
     if rule.host is not None:
         host = rule.host
-        hold(lambda: header_permission(":authority", host, stance))
+        hold(lambda: host_permission(host, stance))
     for header in rule.headers:
         if header.mismatch is MismatchAction.FAIL:
             hold(partial(header_holds, header, secrets, stance))

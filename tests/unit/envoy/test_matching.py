@@ -14,6 +14,7 @@ from l7filters.envoy.matching import (
     Stance,
     check_query_name,
     header_permission,
+    host_permission,
     path_permission,
     path_regex,
     query_occurs_regex,
@@ -24,7 +25,9 @@ from l7filters.envoy.matching import (
 )
 from l7filters.envoy.resource import RuleProblem
 from l7filters.envoy.server_name import server_name_regex
-from l7filters.model import QueryMatch, StringMatch
+from l7filters.http import HttpRequest
+from l7filters.model import HttpRule, PolicyKey, QueryMatch, RuleOrigin, StringMatch
+from l7filters.predicates import http_holds
 from tests.support.slots import exact, prefix, regex
 
 
@@ -199,3 +202,31 @@ def test_server_name_patterns(pattern: str, yes: list[str], no: list[str]) -> No
     found = server_name_regex(pattern)
     assert [name for name in yes if not matches(found, name)] == []
     assert [name for name in no if matches(found, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "spelled", "denied"),
+    [
+        (exact("admin.local"), "admin.local", True),
+        (exact("admin.local"), "ADMIN.Local", True),
+        (exact("admin.local"), "admin.local.", True),
+        (exact("admin.local"), "admin.local:8080", True),
+        (exact("admin.local"), "admin.local.:", True),
+        (exact("admin.local"), "x, admin.local:80,y", True),
+        (exact("admin.local"), "admin.local.net", False),
+        (exact("admin.local"), "admin.local:x", False),
+        (exact("admin.local:80"), "Admin.local:80", True),
+        (exact("admin.local:80"), "admin.local:81", False),
+        (regex(r"(a|b)[.]local"), "B.local:1", True),
+        (regex(r"(a|b)[.]local"), "c.local", False),
+    ],
+)
+def test_denying_a_host_denies_every_spelling_and_the_evaluator_agrees(
+    host: StringMatch, spelled: str, denied: bool
+) -> None:
+    permission = host_permission(host, Stance.BROAD)
+    assert matches(permission.header.string_match.safe_regex.regex, spelled) is denied
+    rule = HttpRule(RuleOrigin(PolicyKey("p"), "r"), host=host)
+    request = HttpRequest(method="GET", path="/", authority=spelled)
+    assert http_holds(rule, request, {}, denies=True) is denied
+    assert http_holds(rule, request, {}, denies=False) is (spelled == host.value)
