@@ -31,6 +31,7 @@ from tests.support.stage import (
     http,
     ports,
     reach,
+    tidegate_policy,
 )
 
 pytestmark = [pytest.mark.root, pytest.mark.envoy]
@@ -169,6 +170,14 @@ def test_no_request_hides(stage: Stage, naive_log: Path, name: str, family: int)
     before = len(naive_log.read_bytes())
     stage.xwing.raw(stage.deathstar.address(family), RAW_HTTP, SMUGGLED[name], quiet=0.3)
     assert b"/admin" not in naive_log.read_bytes()[before:]
+
+
+def test_a_denied_host_is_denied_in_every_spelling(stage: Stage) -> None:
+    denying = ports(HTTP, rules={"httpDeny": [{"host": "admin.local"}]})
+    stage.enforce(tidegate_policy("host", DEATHSTAR, ingress=[{"toPorts": denying}]))
+    for host, status in (("other.local", 200), ("admin.local", 403), ("ADMIN.local", 403), ("admin.local.:8080", 403)):
+        answer = stage.xwing.raw(stage.deathstar.ipv4, HTTP, f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode(), quiet=0.3)
+        assert answer.startswith(b"HTTP/1.1 %d" % status), (host, answer)
 
 
 def test_pods_have_no_way_to_envoys_admin_or_the_agents_sockets(stage: Stage) -> None:
@@ -354,6 +363,19 @@ def test_a_state_directory_that_is_emptied_under_a_running_node_is_made_anew(own
     time.sleep(STALE_SECONDS)
     assert refused_from_now_on(connection, "GET")
     assert (outcome(stage.xwing, stage, "DELETE"), outcome(stage.xwing, stage, "GET")) == (200, 403)
+
+
+def test_an_endpoints_file_that_a_full_disk_emptied_opens_nothing(own_stage: Stage) -> None:
+    stage = own_stage
+    stage.enforce(by_peer("GET", "PUT"))
+    (stage.node.directory / "endpoints.yaml").write_text("")
+    try:
+        eventually(lambda: bool(stage.node.status()["document_errors"]), what="the error in the status")
+        assert (outcome(stage.xwing, stage, "GET"), outcome(stage.xwing, stage, "DELETE")) == (200, 403)
+        assert reach(stage.tiefighter, stage.deathstar, [TCP], 4) == {TCP: False}
+    finally:
+        stage.node.write_endpoints()
+        stage.node.wait_ready()
 
 
 def victims(stage: Stage) -> dict[str, Callable[[], list[int]]]:

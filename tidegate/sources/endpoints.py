@@ -99,7 +99,13 @@ class ParsedEndpoints:
 
 
 def parse_endpoints(text: str, source: str) -> ParsedEndpoints:
-    """Read the file's text; never raises. An empty file has no endpoints."""
+    """Read the file's text; never raises.
+
+    ``[]`` says that there are no endpoints. A file with nothing in it says nothing: it may be what a full disk left of a list.
+    """
+    if not text.strip():
+        error = DocumentError("", "is empty", "write [] if there are no endpoints; until then all stays as it was", source)
+        return ParsedEndpoints(errors=(error,), in_doubt=True)
     documents = list(read_documents(text))
     if not documents:
         return ParsedEndpoints()
@@ -350,7 +356,7 @@ class EndpointsSource:
             elif change.problem:
                 self.state = unreadable(self.state, name, change.problem, change.hint)
         if self.path not in self._reader.known:
-            hint = "write it (an empty file means no endpoints); until then all stays as it was"
+            hint = "write it ([] means no endpoints); until then all stays as it was"
             self.state = unreadable(self.state, name, "does not exist", hint)
         return self.state
 

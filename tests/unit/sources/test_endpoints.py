@@ -99,8 +99,17 @@ def test_labels_cannot_claim_another_namespace() -> None:
     assert found.labels == labels("mine")
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "[]", "---\n[]\n"])
-def test_empty_file_means_no_endpoints(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_file_with_nothing_in_it_takes_no_endpoint_away(text: str) -> None:
+    before = apply_endpoints(EndpointsState(), parse_endpoints("[{name: a, ipv4: 10.0.0.1}]", "e"))
+    after = apply_endpoints(before, parse_endpoints(text, "e"))
+    assert after.entries == before.entries
+    assert [error.message for error in after.errors] == ["is empty"]
+    assert after.stale == {"default/a"}
+
+
+@pytest.mark.parametrize("text", ["# nothing\n", "[]", "---\n[]\n"])
+def test_empty_list_means_no_endpoints(text: str) -> None:
     parsed = parse_endpoints(text, "e")
     assert (parsed.entries, parsed.errors, parsed.in_doubt) == ((), (), False)
 
@@ -191,7 +200,7 @@ START = apply_endpoints(EndpointsState(), parse_endpoints(f"[{A}, {B}]", "e"))
     [
         (f"[{A}, {B}]", {"a": "10.0.0.1", "b": "10.0.0.2"}),
         (f"[{B}]", {"b": "10.0.0.2"}),
-        ("", {}),
+        ("[]", {}),
         (f"[{{name: a, ipv4: nonsense}}, {B}]", {"b": "10.0.0.2", "a": "10.0.0.1*"}),
         (f"[{{ipv4: 10.0.0.7}}, {B}]", {"b": "10.0.0.2", "a": "10.0.0.1*"}),
         ("[{name: c", {"a": "10.0.0.1*", "b": "10.0.0.2*"}),
