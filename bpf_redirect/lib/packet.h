@@ -99,6 +99,15 @@ static __always_inline bool tg_is_ipv4_mapped(const struct tg_address *address)
 	return !address->words[0] && !address->words[1] && address->words[2] == bpf_htonl(0xffff);
 }
 
+/* Multicast and broadcast: whoever else it reaches, it reaches this host. */
+static __always_inline bool tg_is_to_many(const struct tg_address *address)
+{
+	if (tg_is_ipv4_mapped(address))
+		return (bpf_ntohl(address->words[3]) >> 28) == 0xe ||
+		       address->words[3] == 0xffffffff;
+	return (bpf_ntohl(address->words[0]) >> 24) == 0xff;
+}
+
 /* 127.0.0.0/8, 0.0.0.0, ::1 and :: do not belong on a wire. */
 static __always_inline bool tg_is_loopback(const struct tg_address *address)
 {

@@ -77,6 +77,8 @@ static __always_inline struct tg_question tg_ask(const struct tg_packet *packet,
 
 	question.source = tg_whois(backward ? &packet->destination : &packet->source);
 	question.destination = tg_whois(backward ? &packet->source : &packet->destination);
+	if (!backward && tg_is_to_many(&packet->destination))
+		question.destination.identity = TG_IDENTITY_HOST;
 	question.source_is_local = question.source.ifindex != 0;
 	question.destination_is_local = question.destination.ifindex != 0;
 	return question;

@@ -10,6 +10,7 @@ import pytest
 from bpf_redirect.abi import Conntrack, ConntrackKind, DropReason, PassReason
 from bpf_redirect.conntrack import encode_key
 from bpf_redirect.encode import decode_struct
+from l7filters.identity import Reserved
 from l7filters.model import Direction
 from tests.bpf import packets as p
 from tests.bpf.arena import DENY, Arena, Proxy, redirect
@@ -81,6 +82,16 @@ def test_a_pod_neither_advertises_a_router_nor_redirects(bench: Bench, kind: int
     packet = p.ipv6("fe80::2", "ff02::1", p.ICMPV6, p.icmp(kind, payload=bytes(32)), hops=255)
     bench.expect("tg_from_endp", packet, DropReason.ICMP_REDIRECT)
     bench.expect("tg_to_endp", packet, PassReason.LINK)
+
+
+@pytest.mark.parametrize("destination", ["255.255.255.255", "224.0.0.1", "239.1.2.3", "ff02::1", "ff05::2"])
+def test_what_is_sent_to_many_is_sent_to_the_host(bench: Bench, destination: str) -> None:
+    version = 6 if ":" in destination else 4
+    packet = p.ip(bench.address("a", version), destination, p.UDP, p.udp(4000, 5353))
+    bench.expect("tg_from_endp", packet, PassReason.FORWARDED)
+    bench.arena.rule("a", Direction.EGRESS, DENY, peer=Reserved.HOST)
+    bench.arena.apply()
+    bench.expect("tg_from_endp", packet, DropReason.POLICY_DENIED)
 
 
 # ---- fragments --------------------------------------------------------------------------------------------------------
