@@ -31,6 +31,8 @@ from proxylib.dns.udp import UdpRelay
 from proxylib.errors import SavedStateError
 
 TICK_NS = 100_000_000
+LISTEN_AGAIN_NS = 1_000_000_000
+"""A port that could not be had (a proxy before this one still holds it) is tried again after this long."""
 CONTROL_BYTES_MAX = 64
 SWEEPS_PER_TICK = 8
 """Endpoints per tick whose expired answers are forgotten."""
@@ -57,7 +59,7 @@ class DnsProxy:
         self._boot_id = boot_id()
         self._control: socket.socket | None = None
         self._stopping = False
-        self._tick_ns = self._save_ns = 0
+        self._tick_ns = self._listen_ns = 0
         self._sweep: list[EndpointKey] = []
 
     # ---- life -----------------------------------------------------------------------------------------------------
@@ -112,6 +114,9 @@ class DnsProxy:
         self._tcp.tick(now_ns)
         self._reporter.tick(now_ns)
         self._load_rules(now_ns)
+        if now_ns >= self._listen_ns:
+            self._listen_ns = now_ns + LISTEN_AGAIN_NS
+            self._listen()
         self._forget_expired(now_ns)
         # All that changed is saved about once per SAVE_NS, a part on each tick.
         self._save(len(self._arbiter.changed) * TICK_NS // SAVE_NS + 1)
@@ -138,9 +143,11 @@ class DnsProxy:
         self.revision = compiled.rules.revision
         self.counters.rules_loaded += 1
         self.problem = ""
-        self._listen(frozenset(compiled.rules.slots))
+        self._listen()
 
-    def _listen(self, slots: frozenset[int]) -> None:
+    def _listen(self) -> None:
+        """Serve exactly the slots of the rules, as far as their ports can be had."""
+        slots = self._arbiter.rules.rules.slots.keys()
         for slot in self._listeners.keys() - slots:
             self._stop_listening(slot)
         for slot in sorted(slots - self._listeners.keys()):
@@ -156,6 +163,7 @@ class DnsProxy:
                 self.counters.listen_failed += 1
                 self.problem = f"slot {slot} can't listen on port {port}: {error} (is CAP_NET_ADMIN missing?)"
                 continue
+            self.problem = ""
             self._listeners[slot] = opened
             for each in opened:
                 relay = self._udp if each.type == socket.SOCK_DGRAM else self._tcp
