@@ -190,8 +190,8 @@ tg_police_new(const struct tg_packet *packet, const struct tg_ct_key *key, bool 
 /* Whether the packet that an ICMP error quotes belongs to a flow that may have such errors. */
 static __always_inline enum tg_reason tg_relate(struct __sk_buff *skb,
 						const struct tg_packet *packet,
-						const struct tg_config *config,
-						enum tg_hook hook, __u64 now_ns)
+						const struct tg_config *config, enum tg_hook hook,
+						__u64 now_ns)
 {
 	struct tg_cursor cursor = {.skb = skb, .offset = packet->l4_offset + 8};
 	struct tg_packet quoted = {};
@@ -257,10 +257,11 @@ static __always_inline enum tg_reason tg_relate(struct __sk_buff *skb,
 }
 
 /* Judge a flow that is new, or known from an older epoch. `ct` is NULL for a new one. */
-static __always_inline enum tg_reason
-tg_police_judge(const struct tg_packet *packet, struct tg_ct *ct, const struct tg_ct_key *key,
-		bool source_is_high, bool is_reply, struct tg_judgement *judgement, __u32 epoch,
-		__u64 now_ns)
+static __always_inline enum tg_reason tg_police_judge(const struct tg_packet *packet,
+						      struct tg_ct *ct, const struct tg_ct_key *key,
+						      bool source_is_high, bool is_reply,
+						      struct tg_judgement *judgement, __u32 epoch,
+						      __u64 now_ns)
 {
 	bool adopt = ct ? !!(ct->flags & TG_CT_ADOPTED)
 			: packet->protocol == TG_PROTO_TCP && !tg_is_opening(packet);

@@ -10,8 +10,7 @@ from tests.support.strategies import worlds_and_flows
 from tests.support.verdicts import compiled_verdict, expected_verdict
 from tests.support.worlds import View
 
-
-EXAMPLES_MIN = 300
+EXAMPLES_MIN = 150
 
 
 @settings(

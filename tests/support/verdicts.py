@@ -20,7 +20,6 @@ from l7filters.ports import PORT_BITS, PortPrefix
 from l7filters.predicates import NO_SECRETS, SecretTexts, http_holds, server_name_holds
 from tests.support.worlds import View
 
-
 HOST = IdentityNumber(int(Reserved.HOST))
 
 

@@ -221,9 +221,7 @@ def test_server_name_patterns(pattern: str, yes: list[str], no: list[str]) -> No
         (regex(r"(a|b)[.]local"), "c.local", False),
     ],
 )
-def test_denying_a_host_denies_every_spelling_and_the_evaluator_agrees(
-    host: StringMatch, spelled: str, denied: bool
-) -> None:
+def test_denying_a_host_denies_every_spelling_and_the_evaluator_agrees(host: StringMatch, spelled: str, denied: bool) -> None:
     permission = host_permission(host, Stance.BROAD)
     assert matches(permission.header.string_match.safe_regex.regex, spelled) is denied
     rule = HttpRule(RuleOrigin(PolicyKey("p"), "r"), host=host)
