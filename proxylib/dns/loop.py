@@ -1,7 +1,7 @@
 """The proxy's event loop: epoll and nothing else.
 
-Owns: which handler belongs to which socket. asyncio would do the same at several times the cost per datagram (measured:
-ARCHITECTURE.md); the handlers here never block, never wait and share one thread, so nothing needs a lock.
+Owns: which handler belongs to which socket. Not asyncio: the handlers here never block, never wait and share one thread, so there
+is nothing to schedule between epoll and them, and nothing needs a lock.
 """
 
 from __future__ import annotations

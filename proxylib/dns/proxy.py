@@ -44,8 +44,7 @@ class DnsProxy:
     def __init__(self, settings: Settings, publisher: Publisher) -> None:
         self.counters = Counters()
         self.revision = 0
-        self.problem = ""
-        """Why the rules file that is there is not in force, or a slot is not served; empty if all is well."""
+        self._problems: dict[str, str] = {}
         self._settings = settings
         self._loop = Loop()
         self._reporter = Reporter(settings.report_path, self.counters)
@@ -61,6 +60,11 @@ class DnsProxy:
         self._stopping = False
         self._tick_ns = self._listen_ns = 0
         self._sweep: list[EndpointKey] = []
+
+    @property
+    def problem(self) -> str:
+        """Why the rules file that is there is not in force, a slot is not served, answers aren't saved; empty if all is well."""
+        return "; ".join(self._problems.values())
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
@@ -132,7 +136,7 @@ class DnsProxy:
             compiled = CompiledRules(load_rules(text))
         except (OSError, UnicodeDecodeError, SavedStateError) as error:
             self.counters.rules_failed += 1
-            self.problem = str(error)
+            self._problems["rules"] = str(error)
             return
         gone = self._arbiter.replace_rules(compiled, now_ns, restored or self.counters.rules_loaded == 0)
         for key in gone:
@@ -142,12 +146,13 @@ class DnsProxy:
                 self.counters.cache_failed += 1
         self.revision = compiled.rules.revision
         self.counters.rules_loaded += 1
-        self.problem = ""
+        self._problems.pop("rules", None)
         self._listen()
 
     def _listen(self) -> None:
         """Serve exactly the slots of the rules, as far as their ports can be had."""
         slots = self._arbiter.rules.rules.slots.keys()
+        self._problems.pop("listen", None)
         for slot in self._listeners.keys() - slots:
             self._stop_listening(slot)
         for slot in sorted(slots - self._listeners.keys()):
@@ -161,9 +166,8 @@ class DnsProxy:
                 for each in opened:
                     each.close()
                 self.counters.listen_failed += 1
-                self.problem = f"slot {slot} can't listen on port {port}: {error} (is CAP_NET_ADMIN missing?)"
+                self._problems["listen"] = f"slot {slot} can't listen on port {port}: {error} (is CAP_NET_ADMIN missing?)"
                 continue
-            self.problem = ""
             self._listeners[slot] = opened
             for each in opened:
                 relay = self._udp if each.type == socket.SOCK_DGRAM else self._tcp
@@ -181,9 +185,10 @@ class DnsProxy:
             del self._arbiter.changed[key]
             try:
                 self._cache_files.write(key, self._arbiter.cache.dump(key, self._boot_id))
+                self._problems.pop("cache", None)
             except OSError as error:
                 self.counters.cache_failed += 1
-                self.problem = f"answers can't be saved: {error}"
+                self._problems["cache"] = f"answers can't be saved: {error}"
 
     def _forget_expired(self, now_ns: int) -> None:
         if not self._sweep:
