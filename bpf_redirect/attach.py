@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import struct
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -27,6 +29,8 @@ from bpf_redirect.pins import PinRoot
 FILTER_PRIORITY = 2
 """Of clsact filters; 1 is what other tools take first."""
 FILTER_HANDLE = 0x7467
+_ARPHRD_ETHER = 1
+_SIOCGIFHWADDR = 0x8927
 _PARENT = {"in": 0xFFFFFFF2, "out": 0xFFFFFFF3}
 _CLSACT_HANDLE = 0xFFFF0000
 
@@ -62,6 +66,17 @@ def ifindex_of(interface: str) -> int:
         return socket.if_nametoindex(interface)
     except OSError as error:
         raise HostError(f"there is no interface {interface}", "is the endpoint's interface the host side of its veth?") from error
+
+
+def require_ethernet(interface: str) -> None:
+    """Raise HostError for a device whose packets don't begin with an Ethernet header: our programs would misread them."""
+    ifindex_of(interface)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        answer = fcntl.ioctl(any_socket, _SIOCGIFHWADDR, struct.pack("16s24x", interface.encode()))
+    (kind,) = struct.unpack_from("=H", answer, 16)
+    if kind != _ARPHRD_ETHER:
+        hint = "leave it out of `uplinks`, and set net.ipv4.tcp_early_demux=0 if pods are reached by it"
+        raise HostError(f"{interface} is not an Ethernet device (ARPHRD {kind})", hint)
 
 
 def link_name(interface: str, side: Side) -> str:

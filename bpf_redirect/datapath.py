@@ -208,7 +208,8 @@ class Datapath:
         attach.detach_interface(self._root, interface, Side.EGRESS)
 
     def attach_uplink(self, interface: str) -> int:
-        """Attach to an interface that leads off the node; return its number."""
+        """Attach to an interface that leads off the node; return its number. Raises HostError unless it is Ethernet."""
+        attach.require_ethernet(interface)
         return self._attach(interface, Side.INGRESS, "tg_from_net").ifindex
 
     def detach_uplink(self, interface: str) -> None:

@@ -64,6 +64,7 @@ class KernelSide:
         self._cgroups: dict[str, int] = {}
         self._uplinks: dict[str, int] = {}
         self._unwanted: list[Callable[[], None]] = []
+        self._uplink_failures: Mapping[str, str] = {}
         self.attach_failures: Mapping[str, str] = {}
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -145,12 +146,19 @@ class KernelSide:
     def _attach_uplinks(self, endpoint_interfaces: set[str]) -> None:
         names = self._config.uplinks if self._config.uplinks is not None else surroundings.default_route_interfaces()
         present = surroundings.interface_indices(set(names) - endpoint_interfaces)
+        failures: dict[str, str] = {}
         for name, index in present.items():
             if self._uplinks.get(name) != index:
-                self._uplinks[name] = self._datapath.attach_uplink(name)
+                try:
+                    self._uplinks[name] = self._datapath.attach_uplink(name)
+                except DatapathError as error:
+                    failures[name] = str(error)
         for name in self._uplinks.keys() - present.keys():
             del self._uplinks[name]
             self._unwanted.append(partial(self._datapath.detach_uplink, name))
+        for name in failures.keys() - self._uplink_failures.keys():
+            _log.error("attach_failed", uplink=name, reason=failures[name])
+        self._uplink_failures = failures
 
     def detach_others(self) -> None:
         """Leave what ``attach`` found no longer wanted. Called when the maps no longer speak of it."""
@@ -214,7 +222,8 @@ class KernelSide:
         if not self._opened:
             return BpfStatus(healthy=False, message=self._failed)
         attached = {"endpoint": len(self._interfaces), "uplink": len(self._uplinks), "cgroup": len(self._cgroups)}
-        return BpfStatus(healthy=True, attached=attached)
+        failed = "; ".join(f"uplink {name}: {reason}" for name, reason in sorted(self._uplink_failures.items()))
+        return BpfStatus(healthy=not failed, attached=attached, message=failed)
 
     def drops(self) -> tuple[DropCount, ...]:
         """Dropped packets by reason and hook."""

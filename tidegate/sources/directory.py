@@ -98,6 +98,13 @@ class DirectorySource:
             old = self._from_copy(name) if old is None else old
             self._ledgers[name] = record_unreadable(old, name, change.problem, change.hint)
             return
+        if not change.text.strip():
+            # A full disk and an interrupted writer leave files like this; nobody withdraws a policy so.
+            old = self._from_copy(name) if old is None else old
+            if old.in_force:
+                hint = "to withdraw its documents, delete the file; until then they stay in force"
+                self._ledgers[name] = record_unreadable(old, name, "the file is empty", hint)
+                return
         parsed = parse_documents(change.text, name)
         if old is None:
             old = self._from_copy(name) if parsed.errors else FileLedger()

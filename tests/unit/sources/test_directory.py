@@ -379,3 +379,27 @@ def test_copies_that_cannot_be_written_are_an_error_and_no_more(tmp_path: Path) 
     state = look(directory, kept)
     assert paths(state) == {"a": "/"}
     assert [error.message for error in state.errors] == ["can't be saved for a restart: File exists"]
+
+
+def settle(source: DirectorySource) -> DirectoryState:
+    """Look until the source wants no further look."""
+    state = source.look()
+    while source.again_ns is not None:
+        time.sleep(source.again_ns / 1e9)
+        state = source.look()
+    return state
+
+
+def test_a_file_emptied_in_place_takes_no_policy_away_and_says_so(tmp_path: Path) -> None:
+    source = DirectorySource(tmp_path)
+    path = tmp_path / "a.yaml"
+    path.write_text(policy("one"))
+    settle(source)
+    before = source.state.policies
+    assert before
+    path.write_text("\n")
+    state = settle(source)
+    assert state.policies == before
+    assert [error.message for error in state.errors] == ["the file is empty"]
+    path.unlink()
+    assert settle(source).policies == ()
