@@ -7,7 +7,10 @@ a machine which cannot run it never looks like a pass.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -24,6 +27,45 @@ settings.register_profile(
     derandomize="TIDEGATE_HYPOTHESIS_EXAMPLES" not in os.environ,
 )
 settings.load_profile("tidegate")
+
+
+TEST_SECONDS_MAX = 300
+"""A phase of a test that takes longer hangs; it fails there and then, with a traceback, instead of stopping the run."""
+
+
+def pytest_configure() -> None:
+    """Whatever started us, Ctrl-C means Ctrl-C to the programs under test: a background job's shell has it ignored."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+
+
+@contextmanager
+def _time_limit(item: pytest.Item) -> Iterator[None]:
+    def too_long(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"{item.nodeid} took more than {TEST_SECONDS_MAX} s")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(TEST_SECONDS_MAX)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Bound what fixtures take."""
+    with _time_limit(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Bound what the test takes."""
+    with _time_limit(item):
+        return (yield)
 
 
 def is_ci() -> bool:
