@@ -67,7 +67,7 @@ def _endpoint_status(facts: Facts, endpoint: Endpoint) -> EndpointStatus:
         state, message = EndpointState.FAILED, facts.attachments[endpoint.key]
     elif facts.failed:
         state, message = EndpointState.FAILED, facts.failed
-    elif realisation is not None and not attached:
+    elif realisation is not None and not attached and any(endpoint.key == one.key for one in realisation.compiled.endpoints):
         what = f"interface {endpoint.interface}" if endpoint.interface else f"cgroup {endpoint.cgroup}"
         state, message = EndpointState.WAITING, f"{what} does not exist yet"
     elif realisation is not None and facts.current:

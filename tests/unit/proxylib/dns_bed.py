@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import shutil
 import socket
@@ -158,6 +159,20 @@ def answer_a(query: bytes, *found: str, ttl: int = 60) -> bytes:
     return message.to_wire(max_size=65535)
 
 
+def _bound_both_ways(family: socket.AddressFamily, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A UDP and a listening TCP socket on one port; with ``port`` 0, on one that is free for both."""
+    while True:
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            udp.bind((address, port))
+            return udp, socket.create_server((address, udp.getsockname()[1]), family=family)
+        except OSError as error:
+            udp.close()
+            # What is free for UDP may be some TCP connection's own port, also one in TIME_WAIT.
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+
+
 class FakeServer:
     """A UDP and TCP server on loopback that answers as ``answerer`` says."""
 
@@ -165,10 +180,8 @@ class FakeServer:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.answerer = answerer
         self.asked: list[tuple[str, int]] = []
-        self.udp = socket.socket(family, socket.SOCK_DGRAM)
-        self.udp.bind((address, port))
+        self.udp, self.tcp = _bound_both_ways(family, address, port)
         self.port: int = self.udp.getsockname()[1]
-        self.tcp = socket.create_server((address, self.port), family=family)
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._serve_udp, self._serve_tcp)]
         for thread in self._threads:
             thread.start()
