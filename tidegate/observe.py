@@ -75,30 +75,18 @@ class Observer:
 
     async def read_kernel(self, kernel: KernelSide) -> None:
         """Publish the kernel's verdict events until cancelled."""
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
         lost = kernel.event_totals().lost
         with kernel.events() as reader:
-            loop.add_reader(reader.fileno(), ready.set)
-            try:
-                while True:
-                    try:
-                        async with asyncio.timeout(LOSS_POLL_S):
-                            await ready.wait()
-                    except TimeoutError:
-                        pass
-                    else:
-                        # One waking for many events: each by itself would cost the loop more than its record does.
-                        await asyncio.sleep(EVENT_BATCH_S)
-                    ready.clear()
-                    for event in reader.read():
-                        self._publish(event)
-                    total = kernel.event_totals().lost
-                    if total > lost:
-                        self._ring.report_lost(LossSource.BPF, total - lost)
-                        lost = total
-            finally:
-                loop.remove_reader(reader.fileno())
+            while True:
+                if await _readable(reader.fileno(), LOSS_POLL_S):
+                    # One waking for many events: each by itself would cost the loop more than its record does.
+                    await asyncio.sleep(EVENT_BATCH_S)
+                for event in reader.read():
+                    self._publish(event)
+                total = kernel.event_totals().lost
+                if total > lost:
+                    self._ring.report_lost(LossSource.BPF, total - lost)
+                    lost = total
 
     def _publish(self, event: VerdictEvent) -> None:
         if self._index is None:
@@ -135,6 +123,23 @@ class Observer:
             lost={str(source): count for source, count in self._ring.lost.items()},
             followers=self._ring.follower_count,
         )
+
+
+async def _readable(descriptor: int, timeout_s: float) -> bool:
+    """Wait until ``descriptor`` is readable; tell whether it is. It is not watched in between: while it stays readable it would
+    wake the loop without end.
+    """
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await ready.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(descriptor)
+    return True
 
 
 def _verdict(event: VerdictEvent) -> Verdict:
