@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
+import re
 import shutil
 import signal
 import sys
@@ -20,6 +22,7 @@ from l7filters.envoy.settings import EnvoySettings
 from tidegate.config import NodeConfig
 from tidegate.process import DetachedProcess, ProcessError, processes_with, read_record
 
+REUSE_PORT_KERNEL = (6, 6)
 DRAIN_SECONDS = 1
 """How long the connections of a withdrawn listener may go on; what is promised is that no stale verdict is older than this."""
 LOG_BYTES_MAX = 32 << 20
@@ -33,6 +36,7 @@ def envoy_settings(config: NodeConfig) -> EnvoySettings:
     return EnvoySettings(
         proxy_port_min=config.proxy_ports.min,
         ipv6=host_has_ipv6(),
+        reuse_port=assigns_reuse_port_sockets(platform.release()),
         denied_body=http.denied_body,
         denied_header=http.denied_header,
         escaped_slashes=http.escaped_slashes,
@@ -58,6 +62,12 @@ def host_has_ipv6() -> bool:
         return any(line.split()[0] == "0" * 31 + "1" for line in Path("/proc/net/if_inet6").read_text().splitlines())
     except OSError:
         return False
+
+
+def assigns_reuse_port_sockets(release: str) -> bool:
+    """Whether the kernel ``release`` lets BPF assign a connection to a SO_REUSEPORT listener: from 6.6 on (net/core/filter.c)."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= REUSE_PORT_KERNEL
 
 
 def envoy_binary(config: NodeConfig) -> Path:

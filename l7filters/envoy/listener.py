@@ -64,7 +64,7 @@ def listener(slot: Slot, slot_id: int, settings: EnvoySettings, tls: TlsMaterial
         filter_chains=[chain],
         per_connection_buffer_limit_bytes=UInt32Value(value=settings.connection_buffer_bytes),
         tcp_backlog_size=UInt32Value(value=settings.tcp_backlog),
-        enable_reuse_port=BoolValue(value=True),
+        enable_reuse_port=BoolValue(value=settings.reuse_port),
         traffic_direction=_TRAFFIC[judged[0]] if len(judged) == 1 else TrafficDirection.UNSPECIFIED,
     )
     if settings.transparent:

@@ -39,6 +39,8 @@ class EnvoySettings:
     proxy_port_min: int = PROXY_PORT_MIN
     ipv6: bool = True
     """Listen on ::1 too. False only on a node that has no IPv6 at all: binding ``::1`` fails there."""
+    reuse_port: bool = True
+    """A listening socket per worker. False before kernel 6.6, where BPF can't give a connection to a SO_REUSEPORT socket."""
     transparent: bool = True
     """Listeners and upstream sockets are transparent and marked. False only in tests that dial a slot's port directly."""
 
