@@ -42,6 +42,7 @@ _KEPT_AS_ONE: Final = frozenset(
     }
 )
 """Headers that Envoy joins while it reads them: it then leaves empty values out, which it doesn't for others."""
+_HOST_AND_PORT: Final = re.compile(r".+:[0-9]{1,5}")
 _ABSOLUTE_FORM: Final = re.compile(r"(?i)https?://([^/?#]+)(/.*)?")
 
 
@@ -164,8 +165,10 @@ class HttpRequest:
 
     @property
     def is_refused(self) -> bool:
-        """Whether Envoy answers this itself, before any rule."""
-        return self.normalised_path is None and not self.is_connect
+        """Whether Envoy answers this itself, before any rule. A tunnel must name its port."""
+        if self.is_connect:
+            return not _HOST_AND_PORT.fullmatch(self.authority)
+        return self.normalised_path is None
 
     def query_values(self, name: str) -> tuple[str, ...]:
         """Return the decoded values of every occurrence of a parameter; one without ``=`` has the value ''.

@@ -7,6 +7,7 @@ of a local destination. What is said on a redirected connection is Envoy's half 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from tests.support.strategies import ENDPOINTS_MAX, THIS_NODE, worlds_and_flows
 pytestmark = pytest.mark.root
 
 PORT_MIN = 19000
+PREFIX = "tgoracle-"
 REDIRECTED = {PassReason.HAIRPINNED, DropReason.NO_LISTENER}
 """Nothing listens here, so a redirect ends at the missing listener, or goes round the hairpin first."""
 DENIED = {DropReason.POLICY_DENIED, DropReason.NO_PAIR}
@@ -120,9 +122,21 @@ def _is_judged_here(world: World, flow: Flow) -> bool:
     return _has_interface(source) or _has_interface(destination)
 
 
+def remove_leftovers() -> None:
+    """Remove the namespaces and pins of runs that were killed."""
+    for directory in (Path(NETNS_DIRECTORY), Path("/sys/fs/bpf")):
+        for left in directory.glob(f"{PREFIX}*") if directory.is_dir() else ():
+            if not Path("/proc", left.name.removeprefix(PREFIX)).exists():
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    subprocess.run(["ip", "netns", "del", left.name], check=True)
+
+
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    name = f"tgoracle-{os.getpid()}"
+    remove_leftovers()
+    name = f"{PREFIX}{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         with netns(Path(NETNS_DIRECTORY) / name):

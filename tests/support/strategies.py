@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from l7filters.decision import Flow
 from l7filters.http import HttpRequest
+from l7filters.ir import DirectionRules, RuleSet, Slot, SlotKey
 from l7filters.labels import NAMESPACE_LABEL, LabelSelector, Operator, Requirement
 from l7filters.model import (
     CidrGroupPeer,
@@ -40,10 +41,12 @@ from l7filters.model import (
     QueryMatch,
     Rule,
     RuleOrigin,
+    SecretRef,
     ServicePeer,
     StringMatch,
     TlsContext,
 )
+from l7filters.predicates import SecretTexts
 from l7filters.world import CidrGroup, Endpoint, Enforcement, NamedPort, Node, Service, World
 
 T = TypeVar("T")
@@ -201,7 +204,7 @@ _PATHS = (
     StringMatch(MatchKind.EXACT, "/Public", ignore_case=True),
 )
 _HOSTS = (StringMatch(MatchKind.REGEX, r"web\.test(:80)?"), StringMatch(MatchKind.EXACT, "web.test"))
-_HEADERS = (
+_HEADERS: tuple[HeaderMatch, ...] = (
     HeaderMatch("x-role"),
     HeaderMatch("x-role", StringMatch(MatchKind.EXACT, "admin")),
     HeaderMatch("x-role", StringMatch(MatchKind.REGEX, "a.*")),
@@ -210,6 +213,15 @@ _HEADERS = (
     HeaderMatch("x-role", StringMatch(MatchKind.EXACT, "admin"), mismatch=MismatchAction.REPLACE),
     HeaderMatch("x-team", StringMatch(MatchKind.EXACT, "red"), mismatch=MismatchAction.LOG),
     HeaderMatch("x-team", StringMatch(MatchKind.EXACT, "red"), mismatch=MismatchAction.DELETE),
+)
+SECRETS: SecretTexts = {SecretRef("default", "tokens", "api"): "s3cr3t"}
+_TOKEN, _MISSING_TOKEN = SecretRef("default", "tokens", "api"), SecretRef("default", "tokens", "missing")
+_HEADERS += (
+    HeaderMatch("x-token", secret=_TOKEN),
+    HeaderMatch("x-token", secret=_TOKEN, mismatch=MismatchAction.ADD),
+    HeaderMatch("x-token", secret=_MISSING_TOKEN),
+    HeaderMatch("x-token", secret=_MISSING_TOKEN, mismatch=MismatchAction.LOG),
+    HeaderMatch("x-token", StringMatch(MatchKind.EXACT, "spare"), secret=_MISSING_TOKEN),
 )
 _QUERIES = (
     QueryMatch("tenant"),
@@ -245,6 +257,30 @@ def l7_rules(draw: st.DrawFn, origin: RuleOrigin) -> L7Rules:
 
     allow, deny = some("http", 2), some("httpDeny", 1)
     return L7Rules(L7Protocol.HTTP, allow, deny, deny_only=bool(deny) and not allow and draw(st.booleans()))
+
+
+@st.composite
+def rule_sets(draw: st.DrawFn, field: str) -> RuleSet:
+    """Draw what a slot says of HTTP in one direction, its rules below ``field``."""
+    key = PolicyKey("cnp/default/p")
+
+    def some(kind: str, most: int) -> tuple[HttpRule, ...]:
+        return tuple(draw(http_rules(RuleOrigin(key, f"{field}.{kind}[{index}]"))) for index in range(draw(st.integers(0, most))))
+
+    everything = draw(st.integers(0, 4)) == 4
+    return RuleSet(allow=some("http", 3), deny=some("httpDeny", 2), allow_all=(RuleOrigin(key, field),) if everything else ())
+
+
+@st.composite
+def http_slots(draw: st.DrawFn) -> Slot:
+    """Draw an HTTP slot of one direction, or of both, some with a shadow."""
+
+    def side(field: str) -> DirectionRules:
+        return DirectionRules(draw(rule_sets(field)), draw(sometimes(rule_sets(f"{field}.audit"), 30)))
+
+    both = draw(st.integers(0, 3)) == 3
+    key = SlotKey(L7Protocol.HTTP, egress=("out",) if both else None, ingress=("in",))
+    return Slot(key, egress=side("spec.egress[0]") if both else None, ingress=side("spec.ingress[0]"))
 
 
 _PORTS = (
@@ -360,13 +396,23 @@ def requests(draw: st.DrawFn) -> HttpRequest:
         "/",
         "/a%00",
     )
-    roles = ((), (("X-Role", "admin"),), (("x-role", "guest"),), (("x-role", "admin"), ("x-role", "guest")), (("x-team", "red"),))
+    roles = (
+        (),
+        (("X-Role", "admin"),),
+        (("x-role", "guest"),),
+        (("x-role", "admin"), ("x-role", "guest")),
+        (("x-role", "guest , admin"),),
+        (("x-role", ""),),
+        (("x-team", "red"),),
+        (("connection", "x-role"), ("x-role", "admin")),
+    )
+    tokens = ((), (), (), (("x-token", "s3cr3t"),), (("x-token", "spare"),), (("x-token", "guess"), ("x-token", "s3cr3t")))
     method = draw(one_of(("GET", "POST", "HEAD", "CONNECT")))
     return HttpRequest(
         method=method,
         path="" if method == "CONNECT" else draw(one_of(paths)),
-        authority=draw(one_of(("web.test", "web.test:80", "evil.test"))),
-        headers=draw(one_of(roles)),
+        authority=draw(one_of(("web.test", "web.test:80", "evil.test", "evil.test,web.test"))),
+        headers=draw(one_of(roles)) + draw(one_of(tokens)),
     )
 
 

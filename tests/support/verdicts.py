@@ -62,10 +62,8 @@ def compiled_verdict(view: View, flow: Flow, secrets: SecretTexts = NO_SECRETS) 
     if judged.slot is None:
         return Expected(Outcome.ALLOW, Verdict.ALLOWED, audited)
     slot = next(slot for slot in view.compiled.slots if slot.key == judged.slot)
-    sides = [side for side in (slot.egress, slot.ingress) if side is not None]
-    enforced = _strictest([rule_set_verdict(slot.key.protocol, side.enforced, flow, secrets) for side in sides])
-    shadow = _strictest([_shadow_verdict(slot, side, flow, secrets) for side in sides])
-    audited = enforced is not Verdict.DENIED and (audited or shadow is Verdict.DENIED)
+    enforced = slot_verdict(slot, flow, secrets)
+    audited = enforced is not Verdict.DENIED and (audited or shadow_verdict(slot, flow, secrets) is Verdict.DENIED)
     return Expected(Outcome.REDIRECT, enforced, audited)
 
 
@@ -96,9 +94,19 @@ def rule_set_verdict(protocol: L7Protocol, rules: RuleSet, flow: Flow, secrets: 
     return Verdict.DENIED
 
 
-def _shadow_verdict(slot: Slot, side: DirectionRules, flow: Flow, secrets: SecretTexts) -> Verdict:
-    rules = side.enforced if side.shadow is None else side.shadow
-    return rule_set_verdict(slot.key.protocol, rules, flow, secrets)
+def slot_verdict(slot: Slot, flow: Flow, secrets: SecretTexts) -> Verdict:
+    """Return what a slot says of the message of ``flow``: both directions must allow."""
+    return _strictest([rule_set_verdict(slot.key.protocol, side.enforced, flow, secrets) for side in _sides(slot)])
+
+
+def shadow_verdict(slot: Slot, flow: Flow, secrets: SecretTexts) -> Verdict:
+    """Return what a slot would say if policies in audit mode were enforced."""
+    rule_sets = [side.enforced if side.shadow is None else side.shadow for side in _sides(slot)]
+    return _strictest([rule_set_verdict(slot.key.protocol, rules, flow, secrets) for rules in rule_sets])
+
+
+def _sides(slot: Slot) -> list[DirectionRules]:
+    return [side for side in (slot.egress, slot.ingress) if side is not None]
 
 
 def _strictest(verdicts: list[Verdict]) -> Verdict:

@@ -152,7 +152,7 @@ def test_query_parameter_is_judged_decoded_and_once(query: QueryMatch, path: str
 
 def test_rule_without_predicates_matches_everything_but_a_tunnel() -> None:
     assert http_holds(rule(), request("/x", "POST"), NO_SECRETS, denies=False)
-    tunnel = request("", "CONNECT")
+    tunnel = request("", "CONNECT", authority="web.test:443")
     assert not http_holds(rule(), tunnel, NO_SECRETS, denies=False)
     assert http_holds(rule(), tunnel, NO_SECRETS, denies=True)
     assert not http_holds(rule(method=regex(".*")), tunnel, NO_SECRETS, denies=False)
@@ -239,7 +239,7 @@ def test_actions_are_those_of_all_rules_that_match() -> None:
             request("/?t=a&t=a"),
             "query parameter t occurs 2 times, must be a, once",
         ),
-        (rule(), request("", "CONNECT"), "method is CONNECT, a rule must name CONNECT to allow it"),
+        (rule(), request("", "CONNECT", authority="web.test:443"), "method is CONNECT, a rule must name CONNECT to allow it"),
         (rule(path=regex("/" + "a" * 999)), request("/" + "b" * 999), f"path is /{'b' * 199}..., must match /{'a' * 999}"),
         (rule(headers=(header("x", "a"),)), request(headers=(("x", "\x1b[31m"),)), "header x is \ufffd[31m, must be a"),
     ],

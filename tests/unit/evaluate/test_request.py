@@ -85,3 +85,4 @@ def test_what_is_no_request_line_is_refused(line: str) -> None:
 def test_connect_has_no_path_and_is_not_refused_for_it() -> None:
     request = HttpRequest(method="CONNECT", path="", authority="web.test:443")
     assert (request.is_connect, request.is_refused, request.location) == (True, False, None)
+    assert HttpRequest(method="CONNECT", path="", authority="web.test").is_refused

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.config.rbac.v3.rbac_pb2 import RBAC as RBACRules
 from envoy.config.rbac.v3.rbac_pb2 import Permission, Policy, Principal
 from envoy.config.route.v3.route_components_pb2 import DirectResponseAction, HeaderMatcher, Route, RouteMatch, VirtualHost
@@ -21,7 +20,7 @@ from l7filters.envoy.message import packed
 from l7filters.envoy.route import AMBIGUOUS_PATH
 from l7filters.http import HttpRequest, normalise_path
 from tests.support.spellings import SPELLINGS
-from tests.support.static_envoy import StaticEnvoy
+from tests.support.static_envoy import StaticEnvoy, slot_manager
 
 pytestmark = pytest.mark.envoy
 
@@ -66,8 +65,7 @@ GONE = (
 
 
 def _answer(match: RouteMatch, status: int) -> Route:
-    shown = HeaderValueOption(header=HeaderValue(key="x-path", value="[%REQ(:PATH)%]"))
-    return Route(match=match, direct_response=DirectResponseAction(status=status), response_headers_to_add=[shown])
+    return Route(match=match, direct_response=DirectResponseAction(status=status))
 
 
 ROUTES = RouteConfiguration(
@@ -113,13 +111,13 @@ def _at(path: str, *, prefix: bool = False) -> Permission:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StaticEnvoy]:
-    with StaticEnvoy(tmp_path_factory.mktemp("paths"), ROUTES) as envoy:
+    with StaticEnvoy(tmp_path_factory.mktemp("paths"), [slot_manager(ROUTES)]) as envoy:
         yield envoy
 
 
 @pytest.fixture(scope="module")
 def judging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StaticEnvoy]:
-    with StaticEnvoy(tmp_path_factory.mktemp("headers"), ROUTES, [_header_filter()]) as envoy:
+    with StaticEnvoy(tmp_path_factory.mktemp("headers"), [slot_manager(ROUTES, filters=[_header_filter()])]) as envoy:
         yield envoy
 
 
