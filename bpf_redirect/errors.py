@@ -24,6 +24,15 @@ _HINTS = {
 }
 
 
+_SIZE_SETTINGS = {
+    "tg_ipcache": "maps.ipcacheEntries",
+    "tg_policy": "maps.policyEntries",
+    "tg_endpoints": "maps.endpointEntries",
+    "tg_conntrack": "maps.conntrackEntries",
+}
+"""What in node.yaml sizes a map."""
+
+
 class DatapathError(Exception):
     """The root of this package's errors. ``hint`` says what can be done about it."""
 
@@ -45,10 +54,9 @@ class MapFull(KernelError):
     """A map has no room for another entry."""
 
     def __init__(self, name: str, limit: int, code: int = errno.E2BIG) -> None:
-        setting = name.removeprefix("tg_")
-        super().__init__(
-            f"map {name} holds its {limit} entries", code, f"raise maps.{setting} in the node's configuration and load again"
-        )
+        setting = _SIZE_SETTINGS.get(name)
+        hint = f"raise {setting} in node.yaml and start again" if setting else "this limit is fixed; use fewer"
+        super().__init__(f"map {name} holds its {limit} entries", code, hint)
         self.name = name
         self.limit = limit
 

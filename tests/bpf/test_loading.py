@@ -71,7 +71,7 @@ def test_full_map_is_an_error_that_names_it_its_limit_and_the_setting(root: PinR
     with Maps.open(root.maps) as maps:
         for number in range(8):
             maps["tg_ipcache"].update(*_ipcache_entry(number))
-        with pytest.raises(MapFull, match=r"tg_ipcache holds its 8 entries.*maps\.ipcache") as full:
+        with pytest.raises(MapFull, match=r"tg_ipcache holds its 8 entries.*maps\.ipcacheEntries") as full:
             maps["tg_ipcache"].update(*_ipcache_entry(8))
         assert (full.value.name, full.value.limit) == ("tg_ipcache", 8)
         with pytest.raises(MapFull):
