@@ -20,13 +20,15 @@ PACKAGES=(
 	nginx-light      # a server that is not ours, in the demo and the benchmark
 	wrk              # load over HTTP/1.1
 	nghttp2-client   # load over HTTP/2
-	nftables         # the arms of the benchmark that redirect without BPF
 	nftables         # redirects of the benchmark's arms that are not Tidegate
+	curl             # tests ask Envoy's admin socket
+	knot             # a DNS server that is not ours
+	bind9-dnsutils   # dig, a DNS client that is not ours
 	iputils-ping     # ICMP verdicts
 	openssl          # certificates of the TLS scenarios
-	bpftool          # reading maps by hand, and in tests
+	bpftool          # reading maps by hand; tests and the benchmark ask it what is attached
 	procps           # sysctl
-	util-linux       # nsenter
+	util-linux       # nsenter, unshare
 	ca-certificates
 )
 

@@ -31,7 +31,7 @@ MILLISECOND_NS = 1_000_000
 @pytest.fixture(scope="module")
 def knot_bed() -> Iterator[Bed]:
     if shutil.which("knotd") is None:
-        pytest.skip("knotd is not installed")
+        pytest.fail("knotd is not installed: apt-get install knot (make setup does it)")
     with knot() as server, bed(server) as made:
         yield made
 
