@@ -198,11 +198,13 @@ def ports_hold(world: World, port_rule: PortRule, direction: Direction, subject:
     """Tell whether a ``toPorts`` item covers the flow's protocol and port. What needs the proxy covers only what it can read."""
     if needs_proxy(port_rule) and flow.protocol not in _carriers(port_rule):
         return False
-    if direction is Direction.INGRESS:
-        listener, local = subject.subject.labels if subject.subject else {}, True
-    else:
-        listener, local = peer.labels if peer.kind is PartyKind.ENDPOINT else {}, False
-    names = {(named.name, int(named.protocol), named.port) for named in named_ports(world, listener, local=local)}
+    names: set[tuple[str, int, int]] = set()
+    if any(isinstance(spec.port, str) for spec in port_rule.ports):
+        if direction is Direction.INGRESS:
+            listener, local = subject.subject.labels if subject.subject else {}, True
+        else:
+            listener, local = peer.labels if peer.kind is PartyKind.ENDPOINT else {}, False
+        names = {(named.name, int(named.protocol), named.port) for named in named_ports(world, listener, local=local)}
     return any(_port_holds(spec, names, flow) for spec in port_rule.ports)
 
 
