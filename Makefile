@@ -12,12 +12,14 @@ PY := $(BIN)/python
 PYTEST := $(PY) -m pytest
 C_SOURCES = $(wildcard bpf_redirect/*.c bpf_redirect/include/*.h bpf_redirect/lib/*.h)
 RUST_CRATE := proxylib/native
+# Debian's own tool chain builds the native module and checks it.
+check-rust test-rust: export PATH := /usr/bin:$(PATH)
 # More of pytest's own options, e.g. `make test PYTEST_ARGS='-x -k http'`.
 PYTEST_ARGS ?=
 # Options of the benchmark, e.g. `make bench BENCH_ARGS='--quick --arms direct,l4'`; see docs/benchmark.md.
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-unit test-root test-kafka test-kubernetes check check-python check-c check-generated check-rust bench golden fuzz soak lock clean
+.PHONY: help setup demo test test-unit test-rust test-root test-kafka test-kubernetes check check-python check-c check-generated check-rust bench golden fuzz soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  \033[1m%-16s\033[0m %s\n' "$$name" "$$text"; done
@@ -29,7 +31,11 @@ demo: setup ## show policy at work between network namespaces; exits 0 only if e
 	@deploy/setup/as-root.sh $(PY) -m deploy.demo
 
 test: setup ## run every test (those that need root when run as root)
+	@$(MAKE) --no-print-directory test-rust
 	$(PYTEST) $(PYTEST_ARGS)
+
+test-rust: ## run the native module's own tests
+	cd $(RUST_CRATE) && cargo test --quiet --offline --locked
 
 test-unit: setup ## run the tests that need neither root nor Envoy
 	$(PYTEST) -m 'not root and not envoy' $(PYTEST_ARGS)
@@ -62,9 +68,7 @@ check-generated:
 	@deploy/setup/pytest-some.sh tests/golden tests/unit/bpf_redirect -k 'golden or drift or abi or layout'
 
 check-rust:
-	@if [[ -f $(RUST_CRATE)/Cargo.toml ]]; then \
-		cd $(RUST_CRATE) && cargo fmt --check && cargo clippy --offline --all-targets -- -D warnings; \
-	else echo 'check-rust: no Rust crate in this tree'; fi
+	cd $(RUST_CRATE) && cargo fmt --check && cargo clippy --quiet --offline --locked --all-targets -- -D warnings
 
 bench: setup ## measure Tidegate against no proxy, one Envoy, TPROXY and sidecars; BENCH_ARGS=--quick for a first look
 	@deploy/setup/as-root.sh $(PY) -m bench $(BENCH_ARGS)

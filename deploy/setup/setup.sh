@@ -17,6 +17,10 @@ PACKAGES=(
 	libc6-dev        # bits/ headers that those pass on to
 	iproute2         # ip: namespaces, veths, rules
 	clang-format     # make check
+	rustc            # builds the module that Envoy loads
+	cargo
+	rustfmt          # make check
+	rust-clippy      # make check
 	nginx-light      # a server that is not ours, in the demo and the benchmark
 	wrk              # load over HTTP/1.1
 	nghttp2-client   # load over HTTP/2
@@ -106,3 +110,4 @@ exec 9>"/tmp/tidegate-setup.$(id -u).lock"
 flock 9
 install_packages
 make_venv
+deploy/setup/native.sh
