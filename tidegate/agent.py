@@ -32,7 +32,7 @@ from l7filters.envoy.settings import EnvoySettings
 from l7filters.envoy.translate import shared_resources, translate_slot
 from l7filters.ir import CompiledPolicy, Slot
 from l7filters.world import World
-from tidegate import agent_status, surroundings
+from tidegate import agent_status, native_module, surroundings
 from tidegate.admin import AdminServer
 from tidegate.cli.exits import Exit
 from tidegate.config import ConfigError, NodeConfig, load_config
@@ -86,7 +86,7 @@ class Agent:
         self._changes = ChangeSignal()
         self._ring = FlowRing(config.flows.ring, on_followers=self._followers_changed)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._settings = envoy_settings(config)
+        self._settings = envoy_settings(config, native_module.path_for_envoy(config, supervised=SUPERVISOR_PID in os.environ))
         self._launcher = EnvoyLauncher(config)
         self._kernel = KernelSide(config)
         self._xds = XdsServer()

@@ -61,6 +61,7 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 """A token (RFC 9110, 5.6.2)."""
 DENIED_HEADER_DEFAULT = "x-tidegate-denied-by"
 AUTO = "auto"
+NONE = "none"
 
 
 class DenyResponse(StrEnum):
@@ -155,6 +156,10 @@ class EnvoySection:
     base_id: int = 0
     """Envoy's --base-id; two nodes on one machine (tests) need different ones."""
     log_level: EnvoyLogLevel = EnvoyLogLevel.WARNING
+    native_module: Path | None = None
+    """The module that Envoy loads; None: the newest build that came with the installation."""
+    use_native_module: bool = True
+    """False (``nativeModule: none``): go without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,6 +399,8 @@ def _parse_envoy(section: Section, base: Path) -> EnvoySection:
         concurrency=section.integer("concurrency", default.concurrency, 0, 1024),
         base_id=section.integer("baseId", default.base_id, 0, (1 << 31) - 1),
         log_level=section.choice("logLevel", EnvoyLogLevel, default.log_level),
+        native_module=None if section.value("nativeModule") == NONE else section.path("nativeModule", base),
+        use_native_module=section.value("nativeModule") != NONE,
     )
     section.finish()
     return parsed

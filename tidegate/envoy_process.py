@@ -19,6 +19,7 @@ import aiohttp
 
 from l7filters.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from l7filters.envoy.settings import EnvoySettings
+from tidegate import native_module
 from tidegate.config import NodeConfig
 from tidegate.process import DetachedProcess, ProcessError, processes_with, read_record
 
@@ -30,8 +31,8 @@ LOG_BYTES_MAX = 32 << 20
 ADMIN_TIMEOUT_SECONDS = 1.0
 
 
-def envoy_settings(config: NodeConfig) -> EnvoySettings:
-    """Return what node.yaml says about Envoy's resources."""
+def envoy_settings(config: NodeConfig, module: Path | None = None) -> EnvoySettings:
+    """Return what node.yaml says about Envoy's resources. ``module``: what Envoy loads, where it is told to."""
     http = config.http
     return EnvoySettings(
         proxy_port_min=config.proxy_ports.min,
@@ -53,6 +54,7 @@ def envoy_settings(config: NodeConfig) -> EnvoySettings:
         connections_max=http.connections_max,
         downstream_connections_max=http.downstream_connections_max,
         allowed_sample=config.flows.allowed_sample,
+        native_module=None if module is None else str(module),
     )
 
 
@@ -127,8 +129,10 @@ class EnvoyLauncher:
         fingerprint = hashlib.sha256("\0".join([bootstrap, *argv]).encode()).hexdigest()
         running = DetachedProcess.adopt(self.record_path, fingerprint)
         if running is not None:
+            native_module.provide(self._config, envoy_runs=True)
             return running
         self.end_strays()
+        native_module.provide(self._config, envoy_runs=False)
         self._bootstrap_path.write_text(bootstrap)
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_BYTES_MAX:
             self.log_path.unlink()

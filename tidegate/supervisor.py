@@ -71,6 +71,7 @@ class Supervisor:
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, self._stop.set)
         async with asyncio.TaskGroup() as tasks:
+            # First: the agent tells Envoy of the module that Envoy's start puts in its place.
             tasks.create_task(self._keep("envoy", self._run_envoy))
             tasks.create_task(self._keep("agent", self._run_agent))
         return self._exit_code

@@ -77,6 +77,10 @@ class EnvoySettings:
     h2_connection_window_bytes: int = 1024 * 1024
     tcp_backlog: int = 4096
 
+    native_module: str | None = None
+    """Path of the module that Envoy loads; None: there is none, and what needs it is not to be had. A change of it changes
+    listeners."""
+
     allowed_sample: float = 0.01
     """Share of allowed requests in the access log; changed at run time through the runtime resource."""
     access_log_flush_seconds: float = 0.2

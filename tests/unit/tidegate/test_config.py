@@ -58,7 +58,7 @@ def test_every_documented_field_is_read() -> None:
         http: {deniedBody: "no", deniedHeader: true, escapedSlashes: reject, acceptHttp10: true, requestTimeoutSeconds: 1.5}
         proxyPorts: {min: 20000}
         maps: {policyEntries: 1000, eventRingKib: 64}
-        envoy: {path: ./envoy, concurrency: 2, baseId: 7, logLevel: off}
+        envoy: {path: ./envoy, concurrency: 2, baseId: 7, logLevel: off, nativeModule: ./module.so}
         bpf: {pinRoot: /sys/fs/bpf/other}
         admin: {metrics: "[::1]:9469"}
         flows: {ring: 100, allowedSample: 1, redact: {query: false}}
@@ -82,6 +82,8 @@ def test_every_documented_field_is_read() -> None:
     assert (config.maps.policy_entries, config.maps.event_ring_kib, config.maps.ipcache_entries) == (1000, 64, 262144)
     assert config.envoy.path == Path("/etc/tidegate/envoy")
     assert (config.envoy.concurrency, config.envoy.base_id, config.envoy.log_level) == (2, 7, EnvoyLogLevel.OFF)
+    assert (config.envoy.native_module, config.envoy.use_native_module) == (Path("/etc/tidegate/module.so"), True)
+    assert not parse(SHORTEST + "envoy: {nativeModule: none}").envoy.use_native_module
     assert config.bpf.pin_root == Path("/sys/fs/bpf/other")
     assert (config.admin.metrics_host, config.admin.metrics_port) == ("::1", 9469)
     assert (config.flows.ring, config.flows.allowed_sample, config.flows.redact_query) == (100, 1.0, False)
