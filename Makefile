@@ -65,7 +65,7 @@ check-c:
 
 # Golden files and the ABI header against their sources: both are tests, run here so that drift has a name of its own.
 check-generated:
-	@deploy/setup/pytest-some.sh tests/golden tests/unit/bpf_redirect -k 'golden or drift or abi or layout'
+	@deploy/setup/pytest-some.sh tests/golden tests/unit/bpf_redirect tests/unit/proxylib -k 'golden or drift or abi or layout'
 
 check-rust:
 	cd $(RUST_CRATE) && cargo fmt --check && cargo clippy --quiet --offline --locked --all-targets -- -D warnings

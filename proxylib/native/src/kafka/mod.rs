@@ -1,0 +1,4 @@
+//! Kafka: topic policy for the protocol of today.
+
+pub mod description;
+pub mod schema;
