@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 # Options of the benchmark, e.g. `make bench BENCH_ARGS='--quick --arms direct,l4'`; see docs/benchmark.md.
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-unit test-rust test-root test-kafka test-kubernetes check check-python check-c check-generated check-rust bench golden fuzz soak lock clean
+.PHONY: help setup setup-demo demo test test-unit test-rust test-root test-kafka test-kubernetes check check-python check-c check-generated check-rust bench golden fuzz soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  \033[1m%-16s\033[0m %s\n' "$$name" "$$text"; done
@@ -27,7 +27,10 @@ help: ## list the targets
 setup: ## install what is missing (apt, .venv) and leave .venv/bin/tidegate
 	@deploy/setup/setup.sh
 
-demo: setup ## show policy at work between network namespaces; exits 0 only if every verdict is right
+setup-demo:
+	@deploy/setup/setup.sh demo
+
+demo: setup-demo ## show policy at work between network namespaces; exits 0 only if every verdict is right
 	@deploy/setup/as-root.sh $(PY) -m deploy.demo
 
 test: setup ## run every test (those that need root when run as root)

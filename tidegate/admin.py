@@ -6,6 +6,7 @@ address serves /metrics and /healthz, which name no rule and no address. docs/cl
 
     GET /v1/status[?wait=SECONDS]     NodeStatus; with wait, as soon as all is realised, at the latest after SECONDS
     GET /v1/flows[?follow=1&last=N&verdict=..&namespace=..&name=..&protocol=..&since_ns=N]    NDJSON
+    GET /v1/flows/UUID[/explain]      one record; what the evaluator says of it
     GET /v1/endpoints, /v1/policies, /v1/world
     POST /v1/explain                  a question (explanation.py) against the live world
     GET /healthz, /metrics
@@ -18,6 +19,7 @@ import json
 import math
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,10 +34,12 @@ from l7filters.model import SecretRef
 from l7filters.world import World
 from tidegate.config import NodeConfig
 from tidegate.explanation import Question, QuestionError, answer, secret_texts
-from tidegate.flow import Flow, rfc3339
-from tidegate.flows import FlowFilter, FlowRing, TooManySubscribers
+from tidegate.flow import Flow, Redaction, rfc3339
+from tidegate.flow_filter import FlowFilter
+from tidegate.flows import FlowRing, TooManySubscribers
 from tidegate.jsonvalue import decode, encode
 from tidegate.metrics import CONTENT_TYPE, render
+from tidegate.recorded import explain_record
 from tidegate.status import ChangeSignal, NodeStatus
 
 WAIT_SECONDS_MAX = 3600.0
@@ -89,6 +93,8 @@ def admin_app(view: AgentView) -> web.Application:
     app[VIEW] = view
     app.router.add_get("/v1/status", get_status)
     app.router.add_get("/v1/flows", get_flows)
+    app.router.add_get("/v1/flows/{uuid}", get_flow)
+    app.router.add_get("/v1/flows/{uuid}/explain", get_flow_explained)
     app.router.add_get("/v1/endpoints", get_endpoints)
     app.router.add_get("/v1/policies", get_policies)
     app.router.add_get("/v1/world", get_world)
@@ -218,7 +224,7 @@ async def get_flows(request: web.Request) -> web.StreamResponse:
     """Stream records as lines ``{"flow": ..}`` and, where this reader was too slow, ``{"lost_events": ..}``."""
     view = request.app[VIEW]
     try:
-        wanted = FlowFilter.from_query(request.query)
+        wanted = FlowFilter.from_query(request.query, time.time_ns())
     except ValueError as error:
         raise web.HTTPBadRequest(text=str(error)) from error
     last = int(_number(request, "last", 0, LAST_MAX)) if "last" in request.query else None
@@ -238,6 +244,32 @@ async def get_flows(request: web.Request) -> web.StreamResponse:
                     await response.write(_lost_line(lost))
                 await response.write(_lines(flows))
     return response
+
+
+async def get_flow(request: web.Request) -> web.Response:
+    """One record."""
+    return web.json_response(_recorded(request).to_json())
+
+
+async def get_flow_explained(request: web.Request) -> web.Response:
+    """What the policy in force says of what was recorded: a report (recorded.py), and as text."""
+    view = request.app[VIEW]
+    flow, world, flows = _recorded(request), view.world(), view.config.flows
+    try:
+        redaction = Redaction(query=flows.redact_query, headers=flows.redact_headers)
+        report = explain_record(world, flow, secret_texts(world.policies, view.secrets()), redaction)
+    except QuestionError as error:
+        raise web.HTTPBadRequest(text=f"{error} ({error.hint})" if error.hint else str(error)) from error
+    return web.json_response({**report.as_json(), "text": report.as_text()})
+
+
+def _recorded(request: web.Request) -> Flow:
+    uuid = request.match_info["uuid"]
+    flow = request.app[VIEW].flows.find(uuid)
+    if flow is None:
+        kept = request.app[VIEW].flows.capacity
+        raise web.HTTPNotFound(text=f"there is no flow {uuid[:80]!r} among the last {kept} (flows.ring in node.yaml)")
+    return flow
 
 
 async def _send_flows(request: web.Request, lines: bytes, end: bool = True) -> web.StreamResponse:

@@ -37,7 +37,8 @@ from tidegate.admin import AdminServer
 from tidegate.cli.exits import Exit
 from tidegate.config import ConfigError, NodeConfig, load_config
 from tidegate.envoy_process import EnvoyLauncher, ask_version, envoy_settings
-from tidegate.flows import FlowRing
+from tidegate.flow_file import FlowFileWriter
+from tidegate.flows import FlowRing, LossSource
 from tidegate.following import Follower
 from tidegate.kernel import KernelSide
 from tidegate.numbering import NumberingFiles
@@ -85,6 +86,7 @@ class Agent:
         self._config = config
         self._changes = ChangeSignal()
         self._ring = FlowRing(config.flows.ring, on_followers=self._followers_changed)
+        self._flow_file: FlowFileWriter | None = None
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._settings = envoy_settings(config, native_module.path_for_envoy(config, supervised=SUPERVISOR_PID in os.environ))
         self._launcher = EnvoyLauncher(config)
@@ -125,6 +127,7 @@ class Agent:
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
         await self._xds.start(self._config.xds_socket)
+        self._keep_flows()
         try:
             # Before anything slow, so that `tidegate status` has someone to ask.
             async with AdminServer(self):
@@ -137,6 +140,15 @@ class Agent:
         finally:
             await self._xds.stop()
             self._kernel.close()
+            if self._flow_file is not None:
+                self._flow_file.close()
+
+    def _keep_flows(self) -> None:
+        """Hand every record to the disk, if node.yaml says so."""
+        if self._config.flows.file is not None:
+            self._flow_file = FlowFileWriter(self._config.flows.file)
+            self._ring.tap(self._flow_file.put)
+            self._ring.count_losses(LossSource.FILE, lambda: self._flow_file.lost if self._flow_file else 0)
 
     def _jobs(self) -> Iterator[asyncio._CoroutineLike[None]]:
         yield self._policies.run()
@@ -335,7 +347,7 @@ class Agent:
             xds=self._xds_status(),
             drops=self._kernel.drops(),
             maps=self._kernel.map_fills(),
-            flows=self._observer.status(),
+            flows=replace(self._observer.status(), message=self._flow_file.problem if self._flow_file else ""),
         )
 
     def _in_force(self) -> bool:

@@ -23,7 +23,6 @@ from l7filters.envoy.names import (
     read_verdicts,
     slot_id_of,
 )
-from l7filters.http import HttpRequest
 from l7filters.identity import IdentityNumber, LabelSet, Reserved
 from l7filters.ir import Allow, CompiledPolicy, Deny, EntryVerdict, Redirect
 from l7filters.lookup import ANY_PEER, AddressTable, index_entries, would_deny
@@ -32,6 +31,7 @@ from l7filters.parties import canonical
 from l7filters.ports import PORT_BITS, PortPrefix, ancestors
 from l7filters.world import Endpoint, World
 from tidegate.flow import Address, Flow, FlowEnd, HttpPart, L7Type, MatchType, Redaction, TlsPart, Verdict, parse_origin
+from tidegate.judged import judged
 
 POLICY_DENY = "POLICY_DENY"
 """Hubble's word for a deny rule's doing."""
@@ -161,7 +161,7 @@ def flow_from_event(
         reason = POLICY_DENY if rule else POLICY_DENIED
         if rule is None:
             problem = deciding.verdict.problem if isinstance(deciding.verdict, Deny) else ""
-            miss = problem or nearest_miss(_judged(*ends, protocol, policy_port, None))
+            miss = problem or nearest_miss(judged(*ends, protocol, policy_port, None))
     return Flow(
         time_ns=time_ns,
         uuid=uuid,
@@ -231,7 +231,7 @@ def flow_from_access(
     rule = parse_origin(text) if text else None
     miss = ""
     if verdict in (Verdict.DENIED, Verdict.AUDITED) and rule is None:
-        miss = nearest_miss(_judged(source, destination, Protocol.TCP, destination.port, message))
+        miss = nearest_miss(judged(source, destination, Protocol.TCP, destination.port, message))
     reason = ""
     if verdict is Verdict.DENIED:
         reason = POLICY_DENY if rule else POLICY_DENIED
@@ -274,21 +274,6 @@ def _deciding(index: WorldIndex, source: FlowEnd, destination: FlowEnd, protocol
         return explaining[0]
     # The policy changed in between, or something else than policy decided: say which side, blame no rule.
     return Deciding(_direction(index, source, destination), None)
-
-
-def _judged(source: FlowEnd, destination: FlowEnd, protocol: int, port: int, message: HttpPart | TlsPart | None) -> JudgedFlow:
-    """Return a recorded flow as the evaluator takes it."""
-    request = None
-    if isinstance(message, HttpPart):
-        request = HttpRequest(method=message.method, path=message.path, authority=message.host, headers=message.headers)
-    return JudgedFlow(
-        source=source.address or "",
-        destination=destination.address or "",
-        protocol=protocol,
-        destination_port=port,
-        http=request,
-        server_name=message.server_name if isinstance(message, TlsPart) else None,
-    )
 
 
 def _explains(entry: EntryVerdict, verdict: Verdict) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "DenyResponse",
     "EnvoyLogLevel",
     "EnvoySection",
+    "FlowFileSection",
     "FlowsSection",
     "HttpSection",
     "MapsSection",
@@ -178,6 +179,15 @@ class AdminSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlowFileSection:
+    """``flows.file``: records on disk. ``files`` counts the one that is being written."""
+
+    path: Path
+    bytes_max: int = 10 << 20
+    files: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowsSection:
     """``flows``: what is kept and shown of verdicts."""
 
@@ -187,6 +197,8 @@ class FlowsSection:
     """The share of allowed requests that are recorded while nobody follows; denials are always recorded."""
     redact_query: bool = True
     redact_headers: bool = True
+    file: FlowFileSection | None = None
+    """Where records are kept on disk; None: only in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,7 +313,7 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
         envoy=_parse_envoy(root.section("envoy"), base),
         bpf=_parse_bpf(root.section("bpf")),
         admin=_parse_admin(root.section("admin")),
-        flows=_parse_flows(root.section("flows")),
+        flows=_parse_flows(root.section("flows"), base),
     )
     root.finish()
     return config
@@ -427,7 +439,7 @@ def _parse_admin(section: Section) -> AdminSection:
     return AdminSection(metrics_host=host, metrics_port=int(port))
 
 
-def _parse_flows(section: Section) -> FlowsSection:
+def _parse_flows(section: Section, base: Path) -> FlowsSection:
     default = FlowsSection()
     redact = section.section("redact")
     parsed = FlowsSection(
@@ -435,7 +447,20 @@ def _parse_flows(section: Section) -> FlowsSection:
         allowed_sample=section.number("allowedSample", default.allowed_sample, 0, 1),
         redact_query=redact.flag("query", default.redact_query),
         redact_headers=redact.flag("headers", default.redact_headers),
+        file=_parse_flow_file(section.section("file"), base) if section.has("file") else None,
     )
     redact.finish()
+    section.finish()
+    return parsed
+
+
+def _parse_flow_file(section: Section, base: Path) -> FlowFileSection:
+    section.require("path", "./flows.jsonl")
+    default = FlowFileSection(path=base)
+    parsed = FlowFileSection(
+        path=section.path("path", base) or base,
+        bytes_max=section.integer("maxBytes", default.bytes_max, 1 << 16, 1 << 40),
+        files=section.integer("files", default.files, 1, 1000),
+    )
     section.finish()
     return parsed

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, assert_never
 
@@ -100,8 +101,36 @@ class FlowEnd:
         """``namespace/name``, else a reserved label's name, else the address."""
         if self.name:
             return f"{self.namespace}/{self.name}"
-        reserved = [label.removeprefix("reserved:") for label in self.labels if label.startswith("reserved:")]
-        return reserved[0] if reserved and self.address is None else str(self.address or "?")
+        reserved = self._reserved
+        return reserved if reserved and self.address is None else str(self.address or "?")
+
+    @property
+    def workload(self) -> str:
+        """``namespace/workload`` of an endpoint, else a reserved name such as ``world``: few, for metrics and maps."""
+        if self.name:
+            return f"{self.namespace}/{workload_name(self.name, self.labels)}"
+        return self._reserved or ("world" if any(label.startswith("cidr:") for label in self.labels) else "unknown")
+
+    @property
+    def _reserved(self) -> str:
+        return next((label.removeprefix("reserved:") for label in self.labels if label.startswith("reserved:")), "")
+
+
+WORKLOAD_LABELS = ("app.kubernetes.io/name", "app", "k8s-app")
+"""The labels that name a workload, by custom; the first that is there counts."""
+_POD_SUFFIX = re.compile(r"(?:-[0-9a-f]{6,10})?-[bcdfghjklmnpqrstvwxz2456789]{5}|-\d{1,5}")
+"""What Deployments, DaemonSets and StatefulSets add to a pod's name (Kubernetes' SafeEncodeString alphabet)."""
+
+
+@lru_cache(maxsize=4096)
+def workload_name(name: str, labels: tuple[str, ...]) -> str:
+    """Return the workload that an endpoint is of: by a label, else by its name without what its controller adds."""
+    found = dict(label.removeprefix("k8s:").partition("=")[::2] for label in labels if label.startswith("k8s:"))
+    for key in WORKLOAD_LABELS:
+        if found.get(key):
+            return found[key]
+    suffix = _POD_SUFFIX.search(name)
+    return name[: suffix.start()] if suffix and suffix.end() == len(name) and suffix.start() else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +154,12 @@ class HttpPart:
     def url(self) -> str:
         """Scheme, host and path in one."""
         return f"{self.scheme}://{self.host}{self.path}" if self.host else self.path
+
+    @property
+    def grpc_method(self) -> tuple[str, str]:
+        """The service and the method that a gRPC request calls."""
+        service, _, method = self.path.partition("?")[0].removeprefix("/").rpartition("/")
+        return service, method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +192,9 @@ class KafkaPart:
     client_id: str = ""
     topics: tuple[str, ...] = ()
     error_code: int = 0
+    group: str = ""
+    """The consumer group that it speaks for."""
+    transactional_id: str = ""
 
 
 L7Part = HttpPart | TlsPart | DnsPart | KafkaPart
@@ -247,6 +285,7 @@ class Flow:
                     "nearest_miss": self.nearest_miss,
                     "slot": self.slot,
                     "audited": self.verdict is Verdict.AUDITED,
+                    "protocol": self.protocol if self.protocol not in _L4_NAMES else 0,
                     **_l7_extras(self.l7),
                 }
             ),
@@ -358,7 +397,13 @@ def _l4_json(flow: Flow) -> dict[str, Any]:
 
 def _end_json(end: FlowEnd) -> dict[str, Any]:
     return _pruned(
-        {"identity": end.identity, "namespace": end.namespace, "labels": list(end.labels), "pod_name": end.name},
+        {
+            "identity": end.identity,
+            "namespace": end.namespace,
+            "labels": list(end.labels),
+            "pod_name": end.name,
+            "workloads": [{"name": workload_name(end.name, end.labels)}] if end.name else [],
+        },
     )
 
 
@@ -401,7 +446,7 @@ def _l7_extras(part: L7Part | None) -> dict[str, Any]:
     """What Hubble's L7 messages have no field for."""
     match part:
         case HttpPart() as http:
-            service, _, method = http.path.partition("?")[0].removeprefix("/").rpartition("/")
+            service, method = http.grpc_method
             grpc = {"service": service, "method": method, "status": http.grpc_status}
             return {
                 "missing_headers": list(http.missing_headers),
@@ -411,7 +456,16 @@ def _l7_extras(part: L7Part | None) -> dict[str, Any]:
         case TlsPart() as tls:
             return {"tls": {"server_name": tls.server_name}}
         case KafkaPart() as kafka:
-            return {"kafka": _pruned({"client_id": kafka.client_id, "topics": list(kafka.topics)})}
+            return {
+                "kafka": _pruned(
+                    {
+                        "client_id": kafka.client_id,
+                        "topics": list(kafka.topics),
+                        "group": kafka.group,
+                        "transactional_id": kafka.transactional_id,
+                    }
+                )
+            }
         case DnsPart() | None:
             return {}
         case _:

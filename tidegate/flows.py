@@ -1,20 +1,20 @@
 """The flow ring: the last verdicts of this node, and those who follow them.
 
-Owns: the ring, its subscribers and the filters over records. Must not know how a record is made (attribution.py) or sent
-(admin.py). Everything is bounded: the ring forgets its oldest record, a slow reader loses its oldest unread ones, and both
-are counted; publishing never waits. For use from one asyncio loop.
+Owns: the ring, its subscribers and whoever else is handed every record (the file on disk, the meters). Must not know how a record
+is made (attribution.py), wanted (flow_filter.py) or sent (admin.py). Everything is bounded: the ring forgets its oldest record, a
+slow reader loses its oldest unread ones, and both are counted; publishing never waits. For use from one asyncio loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import TracebackType
 
-from tidegate.flow import Flow, FlowEnd, Verdict, protocol_name, transport_name
+from tidegate.flow import Flow, Verdict
+from tidegate.flow_filter import FlowFilter
 
 SUBSCRIBERS_MAX = 32
 """People who follow at the same time; each costs a queue and a comparison per record."""
@@ -35,75 +35,8 @@ class LossSource(StrEnum):
     """Envoy's access log, or the queue behind it, was full."""
     SUBSCRIBER = "subscriber"
     """Somebody read too slowly; others saw the record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowFilter:
-    """Which records somebody wants: all that is set must hold; empty means any."""
-
-    verdicts: frozenset[Verdict] = frozenset()
-    namespaces: frozenset[str] = frozenset()
-    names: frozenset[str] = frozenset()
-    """``name`` or ``namespace/name`` of either end."""
-    protocols: frozenset[str] = frozenset()
-    """http, grpc, tls, dns, kafka, tcp, udp, icmp, icmpv6, ...: L7 and transport names alike."""
-    since_ns: int = 0
-
-    def matches(self, flow: Flow) -> bool:
-        """Tell whether ``flow`` is wanted."""
-        if flow.time_ns < self.since_ns:
-            return False
-        if self.verdicts and flow.verdict not in self.verdicts:
-            return False
-        ends = (flow.source, flow.destination)
-        if self.namespaces and not any(end.namespace in self.namespaces for end in ends):
-            return False
-        if self.names and not any(_is_named(end, self.names) for end in ends):
-            return False
-        return not self.protocols or not self.protocols.isdisjoint(_protocol_names(flow))
-
-    @classmethod
-    def from_query(cls, query: Mapping[str, str]) -> FlowFilter:
-        """Read a filter from URL parameters (lists are comma-separated). Raises ValueError with what to write instead."""
-        return cls(
-            verdicts=parse_verdicts(_listed(query.get("verdict", ""))),
-            namespaces=frozenset(_listed(query.get("namespace", ""))),
-            names=frozenset(_listed(query.get("name", ""))),
-            protocols=frozenset(word.lower() for word in _listed(query.get("protocol", ""))),
-            since_ns=_parse_since(query.get("since_ns", "0")),
-        )
-
-    def to_query(self) -> dict[str, str]:
-        """Return the URL parameters that ``from_query`` reads back."""
-        query = {
-            "verdict": ",".join(sorted(self.verdicts)),
-            "namespace": ",".join(sorted(self.namespaces)),
-            "name": ",".join(sorted(self.names)),
-            "protocol": ",".join(sorted(self.protocols)),
-            "since_ns": str(self.since_ns) if self.since_ns else "",
-        }
-        return {key: value for key, value in query.items() if value}
-
-
-def parse_verdicts(words: Iterable[str]) -> frozenset[Verdict]:
-    """Read verdict names in our spelling or Hubble's.
-
-    ``dropped`` covers denials too, as in Hubble; ``denied`` is policy's alone. Raises ValueError naming the choices.
-    """
-    found: set[Verdict] = set()
-    for word in words:
-        match word.strip().lower():
-            case "dropped":
-                found |= {Verdict.DROPPED, Verdict.DENIED}
-            case "audit":
-                found.add(Verdict.AUDITED)
-            case lower:
-                try:
-                    found.add(Verdict(lower))
-                except ValueError:
-                    choices = ", ".join(verdict.value for verdict in Verdict)
-                    raise ValueError(f"{word!r} is no verdict; write one of {choices}") from None
-    return frozenset(found)
+    FILE = "file"
+    """The disk was too slow or full; the ring has the record."""
 
 
 class Subscription:
@@ -161,8 +94,10 @@ class FlowRing:
         self._queue_max = queue_max
         self._subscribers: list[Subscription] = []
         self._on_followers = on_followers
+        self._taps: list[Callable[[Flow], None]] = []
         self._seen: Counter[Verdict] = Counter()
         self._lost: Counter[LossSource] = Counter()
+        self._loss_readers: dict[LossSource, Callable[[], int]] = {}
 
     @property
     def capacity(self) -> int:
@@ -182,12 +117,22 @@ class FlowRing:
     @property
     def lost(self) -> Mapping[LossSource, int]:
         """Records lost so far, by where."""
-        return {source: self._lost[source] for source in LossSource}
+        return {source: self._lost[source] + self._read_loss(source) for source in LossSource}
+
+    def tap(self, take: Callable[[Flow], None]) -> None:
+        """Hand every record to ``take`` from now on. It must be quick, never wait and never fail."""
+        self._taps.append(take)
+
+    def count_losses(self, source: LossSource, read: Callable[[], int]) -> None:
+        """Take the losses of ``source`` from who counts them himself."""
+        self._loss_readers[source] = read
 
     def publish(self, flow: Flow) -> None:
         """Keep ``flow`` and hand it to whoever follows; never waits."""
         self._seen[flow.verdict] += 1
         self._records.append(flow)
+        for tap in self._taps:
+            tap(flow)
         for subscriber in self._subscribers:
             if not subscriber._offer(flow):
                 self._lost[LossSource.SUBSCRIBER] += 1
@@ -196,6 +141,10 @@ class FlowRing:
         """Count records that were lost before they came here."""
         assert count >= 0
         self._lost[source] += count
+
+    def _read_loss(self, source: LossSource) -> int:
+        read = self._loss_readers.get(source)
+        return read() if read is not None else 0
 
     def recent(self, wanted: FlowFilter, last: int | None = None) -> tuple[Flow, ...]:
         """Return the kept records that match, oldest first; only the ``last`` of them if given."""
@@ -206,6 +155,10 @@ class FlowRing:
             if wanted.matches(flow):
                 found.append(flow)
         return tuple(reversed(found))
+
+    def find(self, uuid: str) -> Flow | None:
+        """Return the kept record with this id."""
+        return next((flow for flow in reversed(self._records) if flow.uuid == uuid), None)
 
     def subscribe(self, wanted: FlowFilter) -> Subscription:
         """Follow what comes from now on. With ``recent`` called before the next await there is no gap and no repeat.
@@ -227,22 +180,3 @@ class FlowRing:
     def _tell_followers(self) -> None:
         if self._on_followers is not None:
             self._on_followers(len(self._subscribers))
-
-
-def _is_named(end: FlowEnd, names: frozenset[str]) -> bool:
-    return bool(end.name) and (end.name in names or end.key in names)
-
-
-def _protocol_names(flow: Flow) -> set[str]:
-    names = {protocol_name(flow), transport_name(flow.protocol)}
-    return names | {"http"} if "grpc" in names else names
-
-
-def _listed(text: str) -> list[str]:
-    return [word for word in (part.strip() for part in text.split(",")) if word]
-
-
-def _parse_since(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise ValueError(f"since_ns is nanoseconds since the epoch, not {text[:40]!r}")
-    return int(text)

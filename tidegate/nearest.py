@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from l7filters.decision import Decision
 from l7filters.decision import Flow as JudgedFlow
 from l7filters.explain import NearMiss, explain
 from l7filters.parties import UnknownPartyError
@@ -55,10 +56,11 @@ class MissFinder:
         if not self._may_look():
             return ""
         try:
-            misses = explain(self._world, flow, self._secrets).nearest_misses
+            found = explain(self._world, flow, self._secrets)
         except UnknownPartyError:
             return ""
-        text = miss_words(misses, self._redaction, headers_known=flow.http is None)
+        text = miss_words(found.nearest_misses, self._redaction, headers_known=flow.http is None)
+        text = text or default_deny_words(found.decision)
         self._known[flow] = text
         if len(self._known) > MISSES_CACHED_MAX:
             self._known.popitem(last=False)
@@ -73,6 +75,15 @@ class MissFinder:
             return False
         self._tokens -= 1
         return True
+
+
+def default_deny_words(decision: Decision) -> str:
+    """Return which policies deny by default where no rule of any comes near; empty if ``decision`` is no such denial."""
+    for side in decision.denied_by or (side for side in decision.sides if side.audited):
+        policies = side.default_deny or side.selected_by
+        if policies:
+            return f"{policies[0]} selects {side.subject.name} for {side.direction} and has no rule that comes near"
+    return ""
 
 
 _HEADER = re.compile(r"(header \S+) .*?, (must .*)", re.DOTALL)

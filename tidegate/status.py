@@ -154,6 +154,8 @@ class FlowsStatus:
     seen: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)
     followers: int = 0
+    message: str = ""
+    """Why records can't be kept on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what Tidegate and its tests need on Debian 12 and leaves .venv/bin/tidegate. Safe to run again at any time:
-# each step looks first, and a step that was cut short is done again.
+# each step looks first, and a step that was cut short is done again. `setup.sh demo` leaves out what only tests and checks use.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -35,6 +35,13 @@ PACKAGES=(
 	util-linux       # nsenter, unshare
 	ca-certificates
 )
+# Only for tests; chromium alone is some 300 MB.
+TEST_PACKAGES=(
+	chromium          # the page is tested in a real browser
+	fonts-dejavu-core # letters to draw it with
+	prometheus        # promtool: checks metrics, alert rules and their tests; the server is not started
+)
+[[ ${1-} == demo ]] || PACKAGES+=("${TEST_PACKAGES[@]}")
 
 as_root() {
 	if [[ $EUID -eq 0 ]]; then
@@ -64,7 +71,7 @@ install_packages() {
 	as_root dpkg --configure -a >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 	# The lists may be absent (fresh image) or older than the mirror: refresh them once, only when something is missing.
 	as_root apt-get update -qq >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
-	# nginx-light would start a server on port 80 of this machine; policy-rc.d (Debian policy 9.3.3.1) forbids it.
+	# nginx-light and prometheus would start servers on this machine; policy-rc.d (Debian policy 9.3.3.1) forbids it.
 	local forbid=/usr/sbin/policy-rc.d made=false status=0
 	if [[ ! -e $forbid ]]; then
 		made=true

@@ -75,6 +75,16 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode()
 
 
+def screen_width() -> int | None:
+    """Return how many cells stdout has in a line; None where it is no screen and COLUMNS doesn't say."""
+    if os.environ.get("COLUMNS", "").isdigit():
+        return int(os.environ["COLUMNS"])
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return None
+
+
 def console(stderr: bool = False) -> Console:
     """Return where tables go."""
     from rich.console import Console

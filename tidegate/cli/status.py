@@ -71,7 +71,12 @@ def _summary(found: dict[str, Any]) -> list[tuple[str, str, str]]:
             "ok" if xds["connected"] and not xds["quarantined"] else "warning",
             f"{stream}; {xds['resources']} resources, {xds['pushes']} pushes, {xds['acks']} ACKs, {xds['nacks']} NACKs",
         ),
-        ("Flows", "ok" if not lost else "warning", f"{flows['seen']} recorded, {lost} lost, {flows['followers']} following"),
+        (
+            "Flows",
+            "ok" if not lost and not flows.get("message") else "warning",
+            f"{flows['seen']} recorded, {lost} lost, {flows['followers']} following"
+            + (f"; {flows['message']}" if flows.get("message") else ""),
+        ),
     ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from tests.unit.tidegate.fakes import NOON_NS, denied_request, packet, realised_status
@@ -21,7 +22,8 @@ from tests.unit.tidegate.served import DEADLINE_SECONDS, Served, served
 from tidegate.cli import app
 from tidegate.cli.exits import Exit
 from tidegate.cli.output import visible
-from tidegate.flow import Verdict
+from tidegate.flow import FlowEnd, HttpPart, Verdict
+from tidegate.flow_filter import PARAMETERS
 from tidegate.status import (
     DocumentError,
     DropCount,
@@ -280,6 +282,76 @@ def test_flows_are_filtered(node: Served) -> None:
     assert count("--last", "2") == 2
 
 
+def test_every_filter_has_its_option(node: Served) -> None:
+    publish(node, packet(), denied_request(time_ns=time.time_ns()))
+    path = node.agent.config.path
+    spelled = {"source": "from", "destination": "to"}
+    values = {
+        "verdict": "denied",
+        "namespace": "default",
+        "name": "xwing",
+        "source": "default/xwing",
+        "destination": "deathstar",
+        "label": "org=empire",
+        "port": "80",
+        "protocol": "http",
+        "method": "PUT",
+        "path": "^/v1/exhaust",
+        "status": "4xx",
+        "policy": "rule1",
+        "since": "5m",
+        "until": "2100-01-01",
+    }
+    options = [word for name, value in values.items() for word in (f"--{spelled.get(name, name)}", value)]
+    assert len(run("flows", "-o", "json", *options, "--config", path).stdout.splitlines()) == 1
+    for name in PARAMETERS:
+        if not name.endswith("_ns"):
+            assert f"--{spelled.get(name, name)}" in run("flows", "--help").output
+    assert run("flows", "-o", "json", "--topic", "x", "--dns", "y", "--config", path).stdout == ""
+
+
+def test_summary_counts_instead(node: Served) -> None:
+    publish(node, packet(), denied_request(), denied_request())
+    path = node.agent.config.path
+    found = json.loads(run("flows", "--summary", "-o", "json", "--config", path).stdout)
+    assert (found["records"], found["verdicts"]) == (3, {"denied": 2, "forwarded": 1})
+    shown = run("flows", "--summary", "--config", path).stdout
+    assert "3 records" in shown
+    assert "2        denied     default/xwing  default/deathstar  80    http" in shown
+
+
+def test_flows_on_disk_are_read_without_a_node(tmp_path: Path) -> None:
+    path = tmp_path / "flows.jsonl"
+    path.write_text("".join(json.dumps(flow.to_json()) + "\n" for flow in (packet(), denied_request())))
+    shown = run("flows", "--file", path, "--verdict", "denied", "-o", "json").stdout
+    assert json.loads(shown) == denied_request().to_json()
+    assert len(run("flows", "--file", path, "--last", "1", "-o", "json").stdout.splitlines()) == 1
+    missing = run("flows", "--file", tmp_path / "none")
+    assert (missing.exit_code, missing.stdout) == (Exit.INVALID, "")
+    assert run("flows", "--file", path, "-f").exit_code == Exit.USAGE
+
+
+def test_flows_stored_by_a_node_are_found_by_its_configuration(files: Path) -> None:
+    config = files / "node.yaml"
+    assert "add `flows: {file:" in run("flows", "--stored", "--config", config).stderr
+    config.write_text(config.read_text() + "flows: {file: {path: ./kept/flows.jsonl}}\n")
+    (files / "kept").mkdir()
+    (files / "kept" / "flows.jsonl").write_text(json.dumps(packet().to_json()))
+    assert json.loads(run("flows", "--stored", "-o", "json", "--config", config).stdout) == packet().to_json()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_flow_table_fits_the_screen_and_says_why(node: Served, width: int) -> None:
+    publish(node, packet(), denied_request(), packet(source=FlowEnd(namespace="\u540d" * 40, name="\u540d" * 40)))
+    result = run("flows", "--config", node.agent.config.path, environment={"COLUMNS": str(width)})
+    heading, *lines = result.stdout.splitlines()
+    assert heading.startswith("TIME          VERDICT")
+    cut = [line for line in lines if "nearest" not in line]
+    assert all(cell_len(line) <= width for line in cut if "WHY" not in heading)
+    assert "method PUT is not POST" in result.stdout
+    assert len(lines) == (3 if width >= 160 else 4)
+
+
 def test_flow_table_tells_who_what_and_why_in_a_line(node: Served) -> None:
     publish(node, denied_request())
     heading, line = run("flows", "--config", node.agent.config.path).stdout.splitlines()
@@ -346,6 +418,36 @@ def test_reader_that_has_seen_enough_is_no_error(node: Served) -> None:
     result = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) == 1
+
+
+PUT = HttpPart(method="PUT", path="/public", host="deathstar", code=403)
+PUT_MISS = "cnp/default/rule1:spec.ingress[0].toPorts[0].rules.http[0] would allow it, but method is PUT, must match GET"
+
+
+def test_recorded_flow_is_explained_by_a_candidate_policy(files: Path) -> None:
+    path = files / "flows.jsonl"
+    path.write_text(json.dumps(denied_request(l7=PUT, nearest_miss=PUT_MISS).to_json()))
+    arguments = ["explain", "--flow", denied_request().uuid, "--flow-file", path, "--endpoints", files / "endpoints.yaml"]
+    result = run(*arguments, "--policies", files / "policies", "-o", "json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["verdict"], report["record"]["agrees"]) == (Exit.NO, "denied", True)
+    (files / "candidate.yaml").write_text(GOOD_POLICY.replace("GET", "PUT"))
+    result = run(*arguments, "--policies", files / "candidate.yaml", "-o", "json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["verdict"], report["record"]["agrees"]) == (Exit.OK, "allowed", False)
+    shown = run(*arguments, "--policies", files / "policies").stdout
+    assert shown.startswith(f"recorded: denied, {PUT_MISS}\n")
+
+
+def test_flow_that_is_not_kept_is_told(node: Served, files: Path) -> None:
+    result = run("explain", "--flow", "none", "--config", node.agent.config.path)
+    assert (result.exit_code, result.stdout) == (Exit.REFUSED, "")
+    assert "there is no flow 'none' among the last 100" in result.stderr
+    (files / "flows.jsonl").write_text("")
+    result = run("explain", "--flow", "none", "--flow-file", files / "flows.jsonl", "--config", files / "node.yaml")
+    assert result.exit_code == Exit.USAGE
+    assert run("explain", "--flow", "x", "--from", "a").exit_code == Exit.USAGE
+    assert run("explain", "--from", "a").exit_code == Exit.USAGE
 
 
 # ---- policy validate ------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_every_documented_field_is_read() -> None:
         envoy: {path: ./envoy, concurrency: 2, baseId: 7, logLevel: off, nativeModule: ./module.so}
         bpf: {pinRoot: /sys/fs/bpf/other}
         admin: {metrics: "[::1]:9469"}
-        flows: {ring: 100, allowedSample: 1, redact: {query: false}}
+        flows: {ring: 100, allowedSample: 1, redact: {query: false}, file: {path: ./f.jsonl, maxBytes: 65536}}
         """
     )
     assert config.node == NodeSection(
@@ -86,6 +86,8 @@ def test_every_documented_field_is_read() -> None:
     assert not parse(SHORTEST + "envoy: {nativeModule: none}").envoy.use_native_module
     assert config.bpf.pin_root == Path("/sys/fs/bpf/other")
     assert (config.admin.metrics_host, config.admin.metrics_port) == ("::1", 9469)
+    assert config.flows.file is not None
+    assert (config.flows.file.path.name, config.flows.file.bytes_max, config.flows.file.files) == ("f.jsonl", 65536, 5)
     assert (config.flows.ring, config.flows.allowed_sample, config.flows.redact_query) == (100, 1.0, False)
 
 
@@ -113,6 +115,8 @@ def test_no_uplinks_is_not_auto(text: str) -> None:
         ("maps: {eventRingKib: 100}", "maps.eventRingKib", "100 is not a power of two", None),
         ("proxyPorts: {min: 65000}", "proxyPorts.min", "65000 is out of range", None),
         ("proxyPorts: 19000", "proxyPorts", "expected a mapping, found the number 19000", "write `proxyPorts: {key: value}`"),
+        ("flows: {file: {maxBytes: 100000}}", "flows.file.path", "missing", "add `path: ./flows.jsonl`"),
+        ("flows: {file: {path: ./f, files: 0}}", "flows.file.files", "0 is out of range", None),
         ("flows: {allowedSample: 2}", "flows.allowedSample", "2 is out of range", None),
         ("http: {connectTimeoutSeconds: 0}", "http.connectTimeoutSeconds", "0 is out of range", None),
         ("http: {deniedHeader: 'a b'}", "http.deniedHeader", "'a b' is not a header name", None),

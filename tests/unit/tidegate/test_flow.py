@@ -24,6 +24,8 @@ from tidegate.flow import (
     protocol_name,
 )
 
+NAMED = {name: {"pod_name": name, "workloads": [{"name": name}]} for name in ("xwing", "deathstar")}
+
 
 def test_denied_request_reads_like_hubbles() -> None:
     assert denied_request().to_json() == {
@@ -33,8 +35,8 @@ def test_denied_request_reads_like_hubbles() -> None:
         "drop_reason_desc": "POLICY_DENIED",
         "IP": {"source": "10.0.0.2", "destination": "10.0.0.3", "ipVersion": "IPv4"},
         "l4": {"TCP": {"source_port": 51234, "destination_port": 80}},
-        "source": {"identity": 256, "namespace": "default", "labels": ["k8s:org=alliance"], "pod_name": "xwing"},
-        "destination": {"identity": 257, "namespace": "default", "labels": ["k8s:org=empire"], "pod_name": "deathstar"},
+        "source": {"identity": 256, "namespace": "default", "labels": ["k8s:org=alliance"], **NAMED["xwing"]},
+        "destination": {"identity": 257, "namespace": "default", "labels": ["k8s:org=empire"], **NAMED["deathstar"]},
         "Type": "L7",
         "node_name": "node-a",
         "l7": {
@@ -67,8 +69,8 @@ def test_packet_reads_like_hubbles() -> None:
         "verdict": "FORWARDED",
         "IP": {"source": "10.0.0.2", "destination": "10.0.0.3", "ipVersion": "IPv4"},
         "l4": {"TCP": {"source_port": 51234, "destination_port": 80, "flags": {"SYN": True}}},
-        "source": {"identity": 256, "namespace": "default", "labels": ["k8s:org=alliance"], "pod_name": "xwing"},
-        "destination": {"identity": 257, "namespace": "default", "labels": ["k8s:org=empire"], "pod_name": "deathstar"},
+        "source": {"identity": 256, "namespace": "default", "labels": ["k8s:org=alliance"], **NAMED["xwing"]},
+        "destination": {"identity": 257, "namespace": "default", "labels": ["k8s:org=empire"], **NAMED["deathstar"]},
         "Type": "L3_L4",
         "node_name": "node-a",
         "policy_match_type": 2,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import ip_address
 
 import pytest
 
-from l7filters.model import Protocol
 from tests.unit.tidegate.fakes import NOON_NS, denied_request, packet
-from tidegate.flow import Flow, FlowEnd, HttpPart, Verdict
-from tidegate.flows import SUBSCRIBERS_MAX, FlowFilter, FlowRing, LossSource, TooManySubscribers, parse_verdicts
+from tidegate.flow import Flow, Verdict
+from tidegate.flow_filter import FlowFilter
+from tidegate.flows import SUBSCRIBERS_MAX, FlowRing, LossSource, TooManySubscribers
 
 ANY = FlowFilter()
 
@@ -35,62 +34,6 @@ def test_last_counts_after_the_filter() -> None:
     assert [flow.time_ns - NOON_NS for flow in ring.recent(denied, 1)] == [2]
     assert [flow.time_ns - NOON_NS for flow in ring.recent(denied, 5)] == [0, 2]
     assert ring.recent(ANY, 0) == ()
-
-
-GRPC = denied_request(l7=HttpPart(method="POST", path="/s/M", grpc_status=7))
-WORLDLY = packet(destination=FlowEnd(address=ip_address("192.0.2.1"), port=53), protocol=Protocol.UDP)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "flow", "matches"),
-    [
-        (FlowFilter(), packet(), True),
-        (FlowFilter(verdicts=frozenset({Verdict.DENIED})), denied_request(), True),
-        (FlowFilter(verdicts=frozenset({Verdict.DENIED})), packet(), False),
-        (FlowFilter(namespaces=frozenset({"default"})), packet(), True),
-        (FlowFilter(namespaces=frozenset({"other"})), packet(), False),
-        (FlowFilter(names=frozenset({"deathstar"})), packet(), True),
-        (FlowFilter(names=frozenset({"default/deathstar"})), packet(), True),
-        (FlowFilter(names=frozenset({"other/deathstar"})), packet(), False),
-        (FlowFilter(names=frozenset({""})), WORLDLY, False),
-        (FlowFilter(protocols=frozenset({"http"})), denied_request(), True),
-        (FlowFilter(protocols=frozenset({"tcp"})), denied_request(), True),
-        (FlowFilter(protocols=frozenset({"http"})), GRPC, True),
-        (FlowFilter(protocols=frozenset({"grpc"})), GRPC, True),
-        (FlowFilter(protocols=frozenset({"grpc"})), denied_request(), False),
-        (FlowFilter(protocols=frozenset({"udp"})), WORLDLY, True),
-        (FlowFilter(since_ns=NOON_NS), packet(), True),
-        (FlowFilter(since_ns=NOON_NS + 1), packet(), False),
-    ],
-)
-def test_filter_wants_all_that_is_set(wanted: FlowFilter, flow: Flow, matches: bool) -> None:
-    assert wanted.matches(flow) is matches
-
-
-def test_filter_survives_the_url() -> None:
-    wanted = FlowFilter(
-        verdicts=frozenset({Verdict.DENIED, Verdict.ERROR}),
-        namespaces=frozenset({"a", "b"}),
-        names=frozenset({"a/x"}),
-        protocols=frozenset({"http"}),
-        since_ns=5,
-    )
-    assert FlowFilter.from_query(wanted.to_query()) == wanted
-    assert FlowFilter.from_query({}) == FlowFilter()
-
-
-@pytest.mark.parametrize(
-    "query", [{"verdict": "forbidden"}, {"since_ns": "yesterday"}, {"since_ns": "-1"}, {"since_ns": "9" * 30}]
-)
-def test_filter_that_makes_no_sense_is_refused(query: dict[str, str]) -> None:
-    with pytest.raises(ValueError):
-        FlowFilter.from_query(query)
-
-
-def test_verdicts_are_read_in_hubbles_spelling_too() -> None:
-    assert parse_verdicts(["AUDIT", "Forwarded"]) == {Verdict.AUDITED, Verdict.FORWARDED}
-    assert parse_verdicts(["DROPPED"]) == {Verdict.DROPPED, Verdict.DENIED}
-    assert parse_verdicts(["denied"]) == {Verdict.DENIED}
 
 
 def test_subscriber_gets_what_it_wants_in_order() -> None:
@@ -122,7 +65,7 @@ def test_slow_subscriber_loses_its_oldest_and_hurts_nobody() -> None:
             assert len(quickly) == 10
             ring.publish(numbered(10))
             assert await slow.batch() == ((numbered(10),), 0)
-        assert ring.lost == {LossSource.BPF: 0, LossSource.ACCESS_LOG: 0, LossSource.SUBSCRIBER: 7}
+        assert ring.lost == {LossSource.BPF: 0, LossSource.ACCESS_LOG: 0, LossSource.SUBSCRIBER: 7, LossSource.FILE: 0}
 
     asyncio.run(scenario())
 
@@ -169,3 +112,21 @@ def test_losses_elsewhere_are_added_up() -> None:
     ring.report_lost(LossSource.BPF, 3)
     ring.report_lost(LossSource.BPF, 4)
     assert ring.lost[LossSource.BPF] == 7
+
+
+def test_record_is_found_by_its_id_while_it_is_kept() -> None:
+    ring = FlowRing(2)
+    for number in range(3):
+        ring.publish(packet(uuid=str(number)))
+    assert ring.find("0") is None
+    assert ring.find("2") == packet(uuid="2")
+
+
+def test_taps_get_every_record_and_their_losses_are_counted() -> None:
+    ring, taken = FlowRing(1), list[Flow]()
+    ring.tap(taken.append)
+    ring.count_losses(LossSource.FILE, lambda: 5)
+    for number in range(3):
+        ring.publish(numbered(number))
+    assert taken == [numbered(number) for number in range(3)]
+    assert ring.lost[LossSource.FILE] == 5
