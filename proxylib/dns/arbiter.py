@@ -7,9 +7,11 @@ know sockets: bytes come in and bytes go out.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from proxylib.dns.cache import DnsCache, EndpointKey
+from proxylib.dns.counters import Counters
 from proxylib.dns.message import (
     HEADER_BYTES,
     Address,
@@ -23,9 +25,9 @@ from proxylib.dns.message import (
     resolve,
 )
 from proxylib.dns.name import to_text
-from proxylib.dns.policy import TTL_SECONDS_MAX, CompiledRules, Party, Subject
+from proxylib.dns.policy import TTL_SECONDS_MAX, CompiledRules, DnsRules, Judgement, Party, Reject, Roster, Subject
 from proxylib.dns.report import Report, Reporter
-from proxylib.dns.settings import ATTEMPTS_MAX, CONNECT_GRACE_NS, REPUBLISH_NS, SECOND_NS, Counters, Publisher, Settings
+from proxylib.dns.settings import ATTEMPTS_MAX, PUBLISH_CHUNK, REPUBLISH_NS, SECOND_NS, Grants, Publisher, Settings
 from proxylib.errors import ProtocolError, PublishError
 
 _TRANSFERS = (251, 252)
@@ -40,6 +42,7 @@ class Asked:
 
     __slots__ = (
         "attempts",
+        "audited",
         "client",
         "data",
         "deadline_ns",
@@ -58,6 +61,7 @@ class Asked:
         query: Query,
         party: Party,
         rule: str,
+        audited: bool,
         client: tuple[str, int],
         server: tuple[str, int],
         slot: int,
@@ -69,6 +73,7 @@ class Asked:
         self.query = query
         self.party = party
         self.rule = rule
+        self.audited = audited
         self.client = client
         self.server = server
         self.slot = slot
@@ -98,20 +103,35 @@ def is_publishable(address: Address) -> bool:
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)
 
 
+Remembered = Callable[[EndpointKey, str, tuple[Address, ...], int], None]
+"""Takes what an endpoint learned (name, addresses, expiry) before the answer is released."""
+
+
 class Arbiter:
     """The rules in force, the cache, and what is on its way."""
 
-    def __init__(self, settings: Settings, publisher: Publisher, reporter: Reporter, counters: Counters) -> None:
-        self.rules: CompiledRules
-        self.cache = DnsCache()
+    def __init__(
+        self,
+        settings: Settings,
+        cache: DnsCache,
+        publisher: Publisher,
+        reporter: Reporter,
+        counters: Counters,
+        remembered: Remembered,
+    ) -> None:
+        self.rules = CompiledRules(DnsRules())
+        self.roster = Roster()
+        self.parties: dict[str, Party] = {}
+        """Address (text) -> whose it is."""
+        self.cache = cache
         self.in_flight = 0
-        self.changed: dict[EndpointKey, None] = {}
-        """Endpoints whose answers changed since they were saved."""
         self._settings = settings
         self._publisher = publisher
         self._reporter = reporter
         self._counters = counters
+        self._remembered = remembered
         self._in_flight_of: dict[EndpointKey, int] = {}
+        self._party_of: dict[EndpointKey, Party] = {}
 
     # ---- queries --------------------------------------------------------------------------------------------------
 
@@ -125,24 +145,41 @@ class Arbiter:
         except ProtocolError:
             counters.malformed += 1
             return malformed_answer(data) or b""
-        party = self.rules.parties.get(client[0])
+        party = self.parties.get(client[0])
         compiled = party.slots.get(slot) if party is not None else None
         if party is None or compiled is None:
             counters.unknown_subject += 1
-            return self._refuse(data, query, party, client, server, slot, protocol, "no rules for this client")
-        rule = compiled.judge(query.name, query.type)
-        if rule is None or query.type in _TRANSFERS:
-            reason = "" if rule is None else "zone transfers are not proxied"
-            return self._refuse(data, query, party, client, server, slot, protocol, reason)
+            rcode = self.rules.rules.reject.rcode
+            return self._refuse(data, query, party, client, server, slot, protocol, "no rules for this client", rcode)
+        judged = compiled.judge(query.name, query.type)
+        if judged.rule is None or query.type in _TRANSFERS:
+            reason = "" if judged.rule is None else "zone transfers are not proxied"
+            return self._refuse(data, query, party, client, server, slot, protocol, reason, self._rcode(judged))
         mine = self._in_flight_of.get(party.key, 0)
         deadline_ns = now_ns + self._settings.upstream_timeout_ns
-        asked = Asked(data, query, party, rule, client, server, slot, protocol, now_ns, deadline_ns)
+        audited = not judged.shadow_allows
+        asked = Asked(data, query, party, judged.rule, audited, client, server, slot, protocol, now_ns, deadline_ns)
         self.in_flight += 1
         self._in_flight_of[party.key] = mine + 1
         if self.in_flight > self._settings.in_flight_max or mine >= self._settings.in_flight_per_endpoint_max:
             counters.failed_limit += 1
             return self.fail(asked, "too many queries in flight", now_ns)
         return asked
+
+    def _rcode(self, judged: Judgement) -> Rcode:
+        """Return how a query that no rule allows is answered. In this order:
+
+        1. What a search list made of an allowed name (its labels, then others) does not exist: on REFUSED resolvers (glibc, musl)
+           give up instead of going on to the name itself.
+        2. A name that is allowed for other types exists: NXDOMAIN would deny all of it (RFC 8020), so it has no such record.
+        3. Else as the rules say.
+        """
+        reject = self.rules.rules.reject
+        if judged.expands_allowed:
+            return Rcode.NXDOMAIN
+        if judged.name_allowed and reject is Reject.NXDOMAIN:
+            return Rcode.NOERROR
+        return reject.rcode
 
     def _refuse(
         self,
@@ -154,9 +191,10 @@ class Arbiter:
         slot: int,
         protocol: str,
         reason: str,
+        rcode: Rcode,
     ) -> bytes:
-        rcode = self.rules.rules.reject.rcode
         self._counters.refused += 1
+        self._counters.end("refused", rcode, query.type)
         if self._reporter.connected:
             endpoint = party.subject.endpoint if party is not None else ""
             name = to_text(query.name)
@@ -173,7 +211,7 @@ class Arbiter:
             self._counters.upstream_malformed += 1
             return self.fail(asked, "the server's answer can't be read", now_ns)
         # The rules may have changed meanwhile, and the address may be another pod's by now.
-        party = self.rules.parties.get(asked.client[0])
+        party = self.parties.get(asked.client[0])
         if party is None or party.key != asked.party.key:
             self._counters.unknown_subject += 1
             return self.fail(asked, "the client is gone", now_ns)
@@ -182,15 +220,19 @@ class Arbiter:
             self._counters.failed_publish += 1
             return self.fail(asked, "the answer could not be published", now_ns)
         self._end(asked)
+        verdict = "audited" if asked.audited else "allowed"
         self._counters.answered += 1
-        if self._reporter.connected:
-            self._report(asked, "allowed", "", message.rcode, resolution, now_ns)
+        self._counters.end(verdict, message.rcode, asked.query.type)
+        self._counters.took(now_ns - asked.started_ns)
+        if self._reporter.wants_allowed() if verdict == "allowed" else self._reporter.connected:
+            self._report(asked, verdict, "", message.rcode, resolution, now_ns)
         return asked.data[:2] + data[2:]
 
     def fail(self, asked: Asked, reason: str, now_ns: int) -> bytes:
         """End a query without an answer: return SERVFAIL for it."""
         self._end(asked)
         self._counters.failed += 1
+        self._counters.end("error", Rcode.SERVFAIL, asked.query.type)
         if self._reporter.connected:
             self._report(asked, "error", reason, Rcode.SERVFAIL, Resolution(), now_ns)
         return refusal(asked.data, asked.query, Rcode.SERVFAIL)
@@ -237,76 +279,115 @@ class Arbiter:
             )
         )
 
+    # ---- publishing -----------------------------------------------------------------------------------------------
+
     def _publish(self, party: Party, name: str, resolution: Resolution, now_ns: int) -> bool:
         """Make an answer's addresses known; what stands for long enough already costs nothing."""
         ttl_seconds = min(max(resolution.ttl_seconds_max, self.rules.rules.ttl_seconds_min), TTL_SECONDS_MAX)
-        expires_ns = now_ns + ttl_seconds * SECOND_NS + CONNECT_GRACE_NS
+        expires_ns = now_ns + ttl_seconds * SECOND_NS + self._settings.grace_ns
         lacking = self.cache.lacking(party.key, name, resolution.addresses, expires_ns - REPUBLISH_NS)
         if not lacking:
             return True
         addresses = tuple(address for address in lacking if is_publishable(address))
         self._counters.unpublishable += len(lacking) - len(addresses)
+        if not addresses:
+            return True
         selectors = party.selectors.covering(name)
-        if addresses and selectors:
+        if selectors:
+            news = dict.fromkeys(selectors, expires_ns)
             try:
-                self._publisher.publish(party.subject, name, selectors, addresses, expires_ns)
+                self._publisher.publish(party.subject, {each: self._grants(party, each, now_ns, news) for each in addresses})
             except PublishError:
+                self._restore(party, addresses, now_ns)
                 return False
             self._counters.published += len(addresses)
-        if addresses:
-            gone = self.cache.remember(party.key, name, addresses, expires_ns, now_ns)
-            self.changed[party.key] = None
-            if gone:
-                self._withdraw(party.subject, gone)
+        gone = self.cache.remember(party.key, name, addresses, expires_ns, now_ns)
+        self._remembered(party.key, name, addresses, expires_ns)
+        if gone:
+            self._restore(party, gone, now_ns)
         return True
 
-    def _withdraw(self, subject: Subject, addresses: tuple[Address, ...]) -> None:
-        """A failure leaves them open until they expire, which is all that they were promised."""
+    def _grants(self, party: Party, address: Address, now_ns: int, news: Grants | None = None) -> Grants:
+        """Return what ``address`` stands for: the selectors of all names that have it, each until its last name's expiry."""
+        found: dict[int, int] = dict(news or {})
+        for name, expires_ns in self.cache.holders(party.key, address, now_ns):
+            for selector in party.selectors.covering(name):
+                found[selector] = max(found.get(selector, 0), expires_ns)
+        return found
+
+    def _restore(self, party: Party, addresses: Iterable[Address], now_ns: int) -> None:
+        """Let addresses stand for what the cache knows, which may be nothing any more.
+
+        A failure leaves them open until they expire, which is all that they were promised.
+        """
+        wanted = {address: self._grants(party, address, now_ns) for address in addresses}
         try:
-            self._publisher.withdraw(subject, addresses)
-            self._counters.withdrawn += len(addresses)
+            self._publisher.publish(party.subject, wanted)
+            self._counters.withdrawn += sum(not grants for grants in wanted.values())
         except PublishError:
-            self._counters.failed_publish += 1
+            self._counters.failed_restore += 1
+
+    def forget_expired(self, key: EndpointKey, now_ns: int) -> None:
+        """Forget what has expired for one endpoint, in the cache and in the datapath."""
+        gone = self.cache.expire(key, now_ns)
+        party = self._party_of.get(key)
+        if gone and party is not None:
+            self._restore(party, gone, now_ns)
 
     # ---- rules ----------------------------------------------------------------------------------------------------
 
-    def replace_rules(self, rules: CompiledRules, now_ns: int, restored: bool = False) -> tuple[EndpointKey, ...]:
-        """Put ``rules`` in force; returns the endpoints that are gone and forgotten.
+    def replace(self, rules: CompiledRules, roster: Roster, now_ns: int, restored: bool = False) -> tuple[EndpointKey, ...]:
+        """Put ``rules`` and ``roster`` in force; returns the endpoints that are gone and forgotten.
 
-        Known answers are published again for endpoints whose selectors changed, so that a new policy covers names that were
-        resolved under the old one. ``restored``: the cache comes from disk, publish all of it.
+        Known answers are published again for endpoints whose selectors or interface changed, so that a new policy covers names
+        that were resolved under the old one. ``restored``: the cache comes from disk, and the datapath from a proxy before.
         """
-        before = {} if restored else {party.key: _selectors_of(self.rules, party) for party in self.rules.parties.values()}
-        self.rules = rules
+        before = self._party_of
+        self.rules, self.roster = rules, roster
+        self.parties = rules.parties(roster)
+        self._party_of = {party.key: party for party in self.parties.values()}
         self.cache.addresses_per_name_max = rules.rules.addresses_per_name_max
-        parties = {party.key: party for party in rules.parties.values()}
-        gone = tuple(key for key in self.cache.endpoints if key not in parties)
+        gone = tuple(key for key in self.cache.endpoints if key not in self._party_of)
         for key in gone:
+            if key in before:
+                self._close(before[key].subject, self.cache.addresses(key))
             self.cache.forget(key)
-            self.changed.pop(key, None)
+        if restored:
+            self._retain()
         for key in self.cache.endpoints:
-            if before.get(key) != _selectors_of(rules, parties[key]):
-                self._publish_known(parties[key], now_ns)
+            old, new = before.get(key), self._party_of[key]
+            if old is not None and old.subject.interface != new.subject.interface:
+                self._close(old.subject, self.cache.addresses(key))
+                old = None
+            if restored or old is None or old.selectors.selectors != new.selectors.selectors:
+                self._publish_known(new, now_ns)
         return gone
 
+    def _close(self, subject: Subject, addresses: tuple[Address, ...]) -> None:
+        try:
+            self._publisher.publish(subject, {address: {} for address in addresses})
+            self._counters.withdrawn += len(addresses)
+        except PublishError:
+            self._counters.failed_restore += 1
+
     def _publish_known(self, party: Party, now_ns: int) -> None:
-        for name, known in self.cache.names(party.key, now_ns).items():
-            selectors = party.selectors.covering(name)
-            if not selectors:
-                continue
-            by_expiry: dict[int, list[Address]] = {}
-            for address, expires_ns in known.items():
-                by_expiry.setdefault(expires_ns, []).append(address)
+        known = self.cache.addresses(party.key)
+        for start in range(0, len(known), PUBLISH_CHUNK):
+            chunk = {address: self._grants(party, address, now_ns) for address in known[start : start + PUBLISH_CHUNK]}
             try:
-                for expires_ns, addresses in by_expiry.items():
-                    self._publisher.publish(party.subject, name, selectors, tuple(addresses), expires_ns)
-                    self._counters.published += len(addresses)
+                self._publisher.publish(party.subject, chunk)
+                self._counters.published += len(chunk)
             except PublishError:
                 # Forgotten, they are published with the next answer.
-                self._counters.failed_publish += 1
+                self._counters.failed_restore += 1
                 self.cache.forget(party.key)
                 return
 
-
-def _selectors_of(rules: CompiledRules, party: Party) -> object:
-    return tuple((number, rules.rules.selectors[number]) for number in sorted(set(party.subject.selectors)))
+    def _retain(self) -> None:
+        allowed: dict[int, frozenset[int]] = {}
+        for party in self._party_of.values():
+            allowed[party.subject.interface] = frozenset(number for number, _ in party.selectors.selectors)
+        try:
+            self._publisher.retain(allowed)
+        except PublishError:
+            self._counters.failed_restore += 1

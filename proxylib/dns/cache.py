@@ -64,6 +64,10 @@ class DnsCache:
         """Those that know anything."""
         return tuple(self._endpoints)
 
+    def knows(self, key: EndpointKey) -> bool:
+        """Tell whether an endpoint knows anything."""
+        return key in self._endpoints
+
     def lacking(self, key: EndpointKey, name: str, addresses: Iterable[Address], needed_ns: int) -> tuple[Address, ...]:
         """Return those of ``addresses`` that ``name`` does not have until ``needed_ns``."""
         endpoint = self._endpoints.get(key)
@@ -77,7 +81,7 @@ class DnsCache:
     ) -> tuple[Address, ...]:
         """Note that ``name`` has ``addresses``; an expiry never gets earlier.
 
-        Returns the addresses that had to go for them, and that no other name of this endpoint has.
+        Returns the addresses that a name of this endpoint had to give up for them.
         """
         endpoint = self._endpoints.setdefault(key, _Endpoint())
         known = endpoint.names.pop(name, {})
@@ -86,21 +90,21 @@ class DnsCache:
             if known.get(address, 0) < expires_ns:
                 known[address] = expires_ns
                 endpoint.holders.setdefault(address, set()).add(name)
-        _drop_expired(endpoint, name, known, now_ns)
-        gone: list[Address] = []
+        gone = _drop_expired(endpoint, name, known, now_ns)
         excess = len(known) - self.addresses_per_name_max
         if excess > 0:
             self.evicted_addresses += excess
             # Of equal expiry the first in the table goes: it was learned first.
             for address in sorted(known, key=known.__getitem__)[:excess]:
-                gone += _drop(endpoint, name, known, address, now_ns)
+                _drop(endpoint, name, known, address)
+                gone.append(address)
         if not known:
             del endpoint.names[name]
         while len(endpoint.names) > self.names_per_endpoint_max:
             self.evicted_names += 1
             oldest = next(iter(endpoint.names))
-            gone += _drop_name(endpoint, oldest, now_ns)
-        return tuple(gone)
+            gone += _drop_name(endpoint, oldest)
+        return tuple(dict.fromkeys(gone))
 
     def names(self, key: EndpointKey, now_ns: int) -> dict[str, dict[Address, int]]:
         """Return what an endpoint knows: name -> address -> expiry; nothing that has expired."""
@@ -112,25 +116,38 @@ class DnsCache:
                 found[name] = alive
         return found
 
-    def names_of(self, key: EndpointKey, address: Address, now_ns: int) -> tuple[str, ...]:
-        """Return the names that gave an endpoint this address, sorted: several names may share one."""
+    def holders(self, key: EndpointKey, address: Address, now_ns: int) -> tuple[tuple[str, int], ...]:
+        """Return the names that gave an endpoint this address, with its expiry under each: several may share one."""
         endpoint = self._endpoints.get(key)
         if endpoint is None:
             return ()
-        return tuple(sorted(n for n in endpoint.holders.get(address, ()) if endpoint.names[n][address] > now_ns))
+        found = ((name, endpoint.names[name][address]) for name in endpoint.holders.get(address, ()))
+        return tuple(sorted((name, expires_ns) for name, expires_ns in found if expires_ns > now_ns))
 
-    def expire(self, key: EndpointKey, now_ns: int) -> None:
-        """Forget what has expired for one endpoint."""
+    def addresses(self, key: EndpointKey) -> tuple[Address, ...]:
+        """Return every address that any name of an endpoint has."""
         endpoint = self._endpoints.get(key)
+        return () if endpoint is None else tuple(endpoint.holders)
+
+    def size(self) -> tuple[int, int]:
+        """Return how many names and addresses are known, over all endpoints."""
+        every = self._endpoints.values()
+        return sum(len(each.names) for each in every), sum(len(each.holders) for each in every)
+
+    def expire(self, key: EndpointKey, now_ns: int) -> tuple[Address, ...]:
+        """Forget what has expired for one endpoint; returns the addresses that a name of it lost."""
+        endpoint = self._endpoints.get(key)
+        gone: list[Address] = []
         if endpoint is None:
-            return
+            return ()
         for name in list(endpoint.names):
             known = endpoint.names[name]
-            _drop_expired(endpoint, name, known, now_ns)
+            gone += _drop_expired(endpoint, name, known, now_ns)
             if not known:
                 del endpoint.names[name]
         if not endpoint.names:
             del self._endpoints[key]
+        return tuple(dict.fromkeys(gone))
 
     def forget(self, key: EndpointKey) -> None:
         """Forget an endpoint that is gone."""
@@ -166,25 +183,41 @@ class DnsCache:
         return key
 
 
-def _drop(endpoint: _Endpoint, name: str, known: dict[Address, int], address: Address, now_ns: int) -> list[Address]:
-    """Take an address from a name; return it if no other name still has it."""
+def dump_line(key: EndpointKey, name: str, addresses: Iterable[Address], expires_ns: int, boot_id: str) -> str:
+    """Return one ``remember`` as a line of JSON."""
+    return json.dumps([boot_id, key, name, [address_text(each) for each in addresses], expires_ns])
+
+
+def load_line(text: str, boot_id: str) -> tuple[EndpointKey, str, tuple[Address, ...], int] | None:
+    """Return what ``dump_line`` wrote; None if it is of another boot. Raises SavedStateError."""
+    try:
+        boot, key, name, addresses, expires_ns = json.loads(text)
+        if boot != boot_id:
+            return None
+        return EndpointKey(str(key)), str(name), tuple(parse_address(str(each)) for each in addresses), int(expires_ns)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SavedStateError(f"journal line can't be read: {error!r}") from error
+
+
+def _drop(endpoint: _Endpoint, name: str, known: dict[Address, int], address: Address) -> None:
+    """Take an address from a name."""
     del known[address]
     holders = endpoint.holders[address]
     holders.discard(name)
     if not holders:
         del endpoint.holders[address]
-    return [] if any(endpoint.names[other][address] > now_ns for other in holders) else [address]
 
 
-def _drop_expired(endpoint: _Endpoint, name: str, known: dict[Address, int], now_ns: int) -> None:
-    """What has expired goes without a word: the datapath lets it expire by itself."""
-    for address in [address for address, expires_ns in known.items() if expires_ns <= now_ns]:
-        _drop(endpoint, name, known, address, now_ns)
+def _drop_expired(endpoint: _Endpoint, name: str, known: dict[Address, int], now_ns: int) -> list[Address]:
+    gone = [address for address, expires_ns in known.items() if expires_ns <= now_ns]
+    for address in gone:
+        _drop(endpoint, name, known, address)
+    return gone
 
 
-def _drop_name(endpoint: _Endpoint, name: str, now_ns: int) -> list[Address]:
+def _drop_name(endpoint: _Endpoint, name: str) -> list[Address]:
     known = endpoint.names.pop(name)
-    gone: list[Address] = []
-    for address in list(known):
-        gone += _drop(endpoint, name, known, address, now_ns)
+    gone = list(known)
+    for address in gone:
+        _drop(endpoint, name, known, address)
     return gone

@@ -1,39 +1,47 @@
 """The DNS proxy: the process that puts the parts together.
 
-Owns: start, the loop, ticks, listeners per slot, loading rules, saving answers, the control socket. One thread; every handler is
+Owns: start, the loop, ticks, listeners per slot, loading rules, the control socket. One thread; every handler is
 short. What it holds survives it: rules and answers are files, addresses are in the kernel's maps.
 
-Control socket (Unix datagrams, answered to the sender's own address): ``reload`` takes in the rules file now; ``counters`` asks.
-Both are answered with ``{"revision", "slots": [listening], "problem": "", "counters": {...}}``. The rules file is looked at on
-every tick, too, so ``reload`` is for those who must know when it is done.
+Control socket: Unix datagrams, answered to the sender's own address. A request is a JSON object: ``{"do": "reload"}`` takes in
+the rules and subjects files now, ``{"do": "status"}`` asks; ``"allowed_sample"`` in either says which share of allowed questions
+to report. The answer is ``status()``. The files are looked at on every tick, too, so ``reload`` is for those who must know when
+it is done.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic_ns as clock_ns
 from types import FrameType
+from typing import TypeVar
 
 from proxylib.dns.arbiter import Arbiter
-from proxylib.dns.cache import EndpointKey
+from proxylib.dns.cache import DnsCache, EndpointKey
+from proxylib.dns.counters import Counters
+from proxylib.dns.keeper import Keeper
 from proxylib.dns.loop import Loop
-from proxylib.dns.policy import CompiledRules, DnsRules, load_rules
+from proxylib.dns.policy import CompiledRules, Roster, load_roster, load_rules
 from proxylib.dns.report import Reporter
-from proxylib.dns.settings import SAVE_NS, Counters, Publisher, Settings
+from proxylib.dns.settings import Publisher, Settings
 from proxylib.dns.sockets import tcp_listener, udp_listener
-from proxylib.dns.store import CacheFiles, RulesFile, boot_id
+from proxylib.dns.store import WatchedFile
 from proxylib.dns.tcp import TcpRelay
 from proxylib.dns.udp import UdpRelay
 from proxylib.errors import SavedStateError
 
+T = TypeVar("T")
+
 TICK_NS = 100_000_000
 LISTEN_AGAIN_NS = 1_000_000_000
 """A port that could not be had (a proxy before this one still holds it) is tried again after this long."""
-CONTROL_BYTES_MAX = 64
+CONTROL_BYTES_MAX = 1024
 SWEEPS_PER_TICK = 8
 """Endpoints per tick whose expired answers are forgotten."""
 
@@ -43,19 +51,22 @@ class DnsProxy:
 
     def __init__(self, settings: Settings, publisher: Publisher) -> None:
         self.counters = Counters()
-        self.revision = 0
         self._problems: dict[str, str] = {}
         self._settings = settings
         self._loop = Loop()
         self._reporter = Reporter(settings.report_path, self.counters)
-        self._arbiter = Arbiter(settings, publisher, self._reporter, self.counters)
-        self._arbiter.rules = CompiledRules(DnsRules())
+        self._cache = DnsCache()
+        self._keeper = Keeper(self._cache, settings.cache_directory, self.counters)
+        self._arbiter = Arbiter(settings, self._cache, publisher, self._reporter, self.counters, self._keeper.note)
         self._udp = UdpRelay(self._loop, self._arbiter, settings, self.counters)
         self._tcp = TcpRelay(self._loop, self._arbiter, settings, self.counters)
         self._listeners: dict[int, list[socket.socket]] = {}
-        self._rules_file = RulesFile(settings.rules_path)
-        self._cache_files = CacheFiles(settings.cache_directory)
-        self._boot_id = boot_id()
+        self._publisher = publisher
+        self._rules_file = WatchedFile(settings.rules_path)
+        self._subjects_file = WatchedFile(settings.subjects_path)
+        self._rules: CompiledRules | None = None
+        self._roster: Roster | None = None
+        self._is_restored = False
         self._control: socket.socket | None = None
         self._stopping = False
         self._tick_ns = self._listen_ns = 0
@@ -64,7 +75,7 @@ class DnsProxy:
     @property
     def problem(self) -> str:
         """Why the rules file that is there is not in force, a slot is not served, answers aren't saved; empty if all is well."""
-        return "; ".join(self._problems.values())
+        return "; ".join(filter(None, (*self._problems.values(), self._keeper.problem)))
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
@@ -72,12 +83,8 @@ class DnsProxy:
         """Take back rules and answers from disk, then listen. Raises OSError if the control socket can't be had."""
         _raise_file_limit()
         now_ns = clock_ns()
-        for _, text in self._cache_files.read():
-            try:
-                self._arbiter.cache.load(text, self._boot_id, now_ns)
-            except SavedStateError:
-                self.counters.cache_failed += 1
-        self._load_rules(now_ns, restored=True)
+        self._keeper.restore(now_ns)
+        self._load_files(now_ns)
         if self._settings.control_path is not None:
             self._control = _control_socket(self._settings.control_path)
             self._loop.add(self._control, self._on_control)
@@ -101,7 +108,7 @@ class DnsProxy:
 
     def close(self) -> None:
         """Save all answers and close all sockets."""
-        self._save(len(self._arbiter.changed))
+        self._keeper.close()
         for slot in list(self._listeners):
             self._stop_listening(slot)
         self._tcp.close()
@@ -117,37 +124,54 @@ class DnsProxy:
         self._udp.tick(now_ns)
         self._tcp.tick(now_ns)
         self._reporter.tick(now_ns)
-        self._load_rules(now_ns)
+        self._load_files(now_ns)
         if now_ns >= self._listen_ns:
             self._listen_ns = now_ns + LISTEN_AGAIN_NS
             self._listen()
         self._forget_expired(now_ns)
-        # All that changed is saved about once per SAVE_NS, a part on each tick.
-        self._save(len(self._arbiter.changed) * TICK_NS // SAVE_NS + 1)
+        self._publisher.tick(now_ns)
+        self._keeper.tick(now_ns)
 
     # ---- rules ----------------------------------------------------------------------------------------------------
 
-    def _load_rules(self, now_ns: int, restored: bool = False) -> None:
-        """Put the rules file in force if it changed. One that can't be used changes nothing: the last rules stay."""
+    @property
+    def revision(self) -> int:
+        """Of the rules in force; 0: none were read yet."""
+        return self._arbiter.rules.rules.revision
+
+    @property
+    def roster_revision(self) -> int:
+        """Of the subjects in force; 0: none were read yet."""
+        return self._arbiter.roster.revision
+
+    def _load_files(self, now_ns: int) -> None:
+        """Put in force what changed of rules and subjects. A file that can't be used changes nothing: the last one stays."""
+        before = self._rules
+        rules = self._changed(self._rules_file, "rules", lambda text: CompiledRules(load_rules(text), before))
+        roster = self._changed(self._subjects_file, "subjects", load_roster)
+        if rules is None and roster is None:
+            return
+        self._rules, self._roster = rules or self._rules, roster or self._roster
+        if self._rules is None or self._roster is None:
+            return  # one without the other would make all that is cached look like nobody's
+        gone = self._arbiter.replace(self._rules, self._roster, now_ns, restored=not self._is_restored)
+        self._is_restored = True
+        self._keeper.remove(gone)
+        self.counters.rules_loaded += 1
+        self._listen()
+
+    def _changed(self, file: WatchedFile, what: str, read: Callable[[str], T]) -> T | None:
         try:
-            text = self._rules_file.changed()
+            text = file.changed()
             if text is None:
-                return
-            compiled = CompiledRules(load_rules(text))
+                return None
+            found = read(text)
         except (OSError, UnicodeDecodeError, SavedStateError) as error:
             self.counters.rules_failed += 1
-            self._problems["rules"] = str(error)
-            return
-        gone = self._arbiter.replace_rules(compiled, now_ns, restored or self.counters.rules_loaded == 0)
-        for key in gone:
-            try:
-                self._cache_files.remove(key)
-            except OSError:
-                self.counters.cache_failed += 1
-        self.revision = compiled.rules.revision
-        self.counters.rules_loaded += 1
-        self._problems.pop("rules", None)
-        self._listen()
+            self._problems[what] = f"{file.path}: {error}"
+            return None
+        self._problems.pop(what, None)
+        return found
 
     def _listen(self) -> None:
         """Serve exactly the slots of the rules, as far as their ports can be had."""
@@ -178,23 +202,11 @@ class DnsProxy:
             self._loop.remove(listener)
             listener.close()
 
-    # ---- answers on disk ------------------------------------------------------------------------------------------
-
-    def _save(self, count_max: int) -> None:
-        for key in list(self._arbiter.changed)[:count_max]:
-            del self._arbiter.changed[key]
-            try:
-                self._cache_files.write(key, self._arbiter.cache.dump(key, self._boot_id))
-                self._problems.pop("cache", None)
-            except OSError as error:
-                self.counters.cache_failed += 1
-                self._problems["cache"] = f"answers can't be saved: {error}"
-
     def _forget_expired(self, now_ns: int) -> None:
         if not self._sweep:
-            self._sweep = [*self._arbiter.cache.endpoints]
+            self._sweep = [*self._cache.endpoints]
         for _ in range(min(SWEEPS_PER_TICK, len(self._sweep))):
-            self._arbiter.cache.expire(self._sweep.pop(), now_ns)
+            self._arbiter.forget_expired(self._sweep.pop(), now_ns)
 
     # ---- control --------------------------------------------------------------------------------------------------
 
@@ -203,27 +215,47 @@ class DnsProxy:
         assert self._control is not None, "its handler is removed before it is closed"
         try:
             request, sender = self._control.recvfrom(CONTROL_BYTES_MAX)
-            if request.strip() == b"reload":
-                self._load_rules(clock_ns())
+            self._obey(request)
             if sender:
                 self._control.sendto(json.dumps(self.status()).encode(), sender)
         except OSError:
             return  # whoever asked has gone
 
+    def _obey(self, request: bytes) -> None:
+        try:
+            wish = json.loads(request)
+            do, sample = wish["do"], wish.get("allowed_sample")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return  # the answer says how things are, whatever was asked
+        if isinstance(sample, float | int):
+            self._reporter.allowed_sample = float(sample)
+        if do == "reload":
+            self._load_files(clock_ns())
+
     def status(self) -> dict[str, object]:
         """Return what the control socket answers."""
-        self.counters.set_gauges(
-            in_flight=self._arbiter.in_flight,
-            upstream_sockets=self._udp.sockets,
-            tcp_connections=self._tcp.connections,
-            evicted_addresses=self._arbiter.cache.evicted_addresses,
-            evicted_names=self._arbiter.cache.evicted_names,
-        )
+        names, addresses = self._cache.size()
         return {
+            "pid": os.getpid(),
             "revision": self.revision,
+            "roster_revision": self.roster_revision,
             "slots": sorted(self._listeners),
             "problem": self.problem,
-            "counters": self.counters.values(),
+            "counters": {
+                **self.counters.values(),
+                "evicted_addresses": self._cache.evicted_addresses,
+                "evicted_names": self._cache.evicted_names,
+            },
+            "gauges": {
+                "in_flight": self._arbiter.in_flight,
+                "upstream_sockets": self._udp.sockets,
+                "tcp_connections": self._tcp.connections,
+                "endpoints": len(self._arbiter.roster.subjects),
+                "cached_names": names,
+                "cached_addresses": addresses,
+            },
+            "publisher": dict(self._publisher.status()),
+            **self.counters.tables(),
         }
 
 

@@ -1,26 +1,29 @@
 """Verdicts on their way to the agent: JSON lines in Unix datagrams.
 
 Owns: the shape of a line, and that reporting never holds up an answer: what the agent does not take at once is lost and counted.
-One datagram holds the lines of one round of the loop. While nobody listens nothing is even written.
+One datagram holds the lines of one round of the loop. While nobody listens nothing is even written. Of what is allowed a share is
+reported; everything else always is.
 
-A line: ``{"time_ns" (CLOCK_REALTIME), "verdict": "allowed"|"refused"|"error", "reason", "protocol": "udp"|"tcp", "endpoint",
-"pod", "pod_port", "server", "server_port", "slot", "rule", "query", "qtypes", "rcode", "ips", "ttl", "cnames", "rrtypes",
-"latency_us"}``.
+A line: ``{"time_ns" (CLOCK_REALTIME), "verdict": "allowed"|"audited"|"refused"|"error", "reason", "protocol": "udp"|"tcp",
+"endpoint", "pod", "pod_port", "server", "server_port", "slot", "rule", "query", "qtypes", "rcode", "ips", "ttl", "cnames",
+"rrtypes", "latency_us"}``.
 ``rcode`` is what the client got; ``reason`` is empty unless the verdict is ``error`` or ``refused`` for want of a subject.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import socket
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from proxylib.dns.cache import address_text
+from proxylib.dns.counters import Counters
 from proxylib.dns.message import Resolution, type_name
 from proxylib.dns.name import to_text
-from proxylib.dns.settings import SECOND_NS, Counters
+from proxylib.dns.settings import SECOND_NS
 
 DATAGRAM_BYTES_MAX = 64 << 10
 LINES_MAX = 256
@@ -85,6 +88,12 @@ class Reporter:
         self._socket: socket.socket | None = None
         self._lines: list[str] = []
         self._retry_ns = 0
+        self.allowed_sample = 1.0
+        """The share of allowed questions that are reported."""
+
+    def wants_allowed(self) -> bool:
+        """Tell whether the next allowed question is to be reported."""
+        return self._socket is not None and (self.allowed_sample >= 1 or random.random() < self.allowed_sample)
 
     @property
     def connected(self) -> bool:

@@ -12,6 +12,7 @@ from collections import deque
 from time import monotonic_ns as clock_ns
 
 from proxylib.dns.arbiter import Arbiter, Asked
+from proxylib.dns.counters import Counters
 from proxylib.dns.loop import READ, WRITE, Loop
 from proxylib.dns.settings import (
     SOCKET_LIES_MAX,
@@ -20,7 +21,6 @@ from proxylib.dns.settings import (
     TCP_IDLE_NS,
     TCP_QUERIES_MAX,
     TCP_UNSENT_BYTES_MAX,
-    Counters,
     Settings,
 )
 from proxylib.dns.sockets import upstream
@@ -67,7 +67,7 @@ class TcpRelay:
             dialled = self.settings.direct_server if server == own else server
             mine = self._of_client.get(client[0], 0)
             is_full = len(self._connections) >= TCP_CONNECTIONS_MAX or mine >= TCP_CONNECTIONS_PER_ENDPOINT_MAX
-            if dialled is None or client[0] not in self.arbiter.rules.parties or is_full:
+            if dialled is None or client[0] not in self.arbiter.parties or is_full:
                 self.counters.tcp_refused += 1
                 accepted.close()
                 continue

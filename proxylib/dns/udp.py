@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from time import monotonic_ns as clock_ns
 
 from proxylib.dns.arbiter import Arbiter, Asked
+from proxylib.dns.counters import Counters
 from proxylib.dns.loop import Loop
 from proxylib.dns.message import HEADER_BYTES, MESSAGE_BYTES_MAX
 from proxylib.dns.settings import (
@@ -20,7 +21,6 @@ from proxylib.dns.settings import (
     SOCKET_LIES_MAX,
     SOCKET_QUERIES_MAX,
     UPSTREAM_SOCKETS_MAX,
-    Counters,
     Settings,
 )
 from proxylib.dns.sockets import ANCILLARY_BYTES, ReplySocket, Sender, original_destination, upstream

@@ -11,9 +11,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dns.exception
 import dns.message
@@ -23,10 +24,10 @@ import dns.rrset
 
 from proxylib.dns.cache import address_text
 from proxylib.dns.message import Address
-from proxylib.dns.policy import AllowRule, DnsRules, Subject, dump_rules
+from proxylib.dns.policy import AllowRule, DnsRules, Role, Roster, SlotRules, Subject, dump_roster, dump_rules
 from proxylib.dns.proxy import DnsProxy
 from proxylib.dns.rules import NameSelector
-from proxylib.dns.settings import Settings
+from proxylib.dns.settings import Grants, Settings
 from proxylib.dns.store import write_atomically
 from proxylib.dns.stream import frame
 from proxylib.errors import PublishError
@@ -36,36 +37,49 @@ PORTS = itertools.cycle(range(23500, 23900, 2))
 """One per bed: some live side by side."""
 KNOT_PORT = 23053
 DEADLINE_SECONDS = 20
-CLIENT = Subject("default/client", ("127.0.0.1", "::1"), (SLOT,), (31, 32))
+ROLE, INTERFACE = 300, 7
+CLIENT = Subject("default/client", ("127.0.0.1", "::1"), ROLE, INTERFACE)
+ROSTER = Roster(revision=1, subjects=(CLIENT,))
 RULES = DnsRules(
     revision=1,
-    slots={SLOT: (AllowRule("allow-test", NameSelector(match_pattern="**.test", excepts=("secret.test",))),)},
+    slots={SLOT: SlotRules((AllowRule("allow-test", NameSelector(match_pattern="**.test", excepts=("secret.test",))),))},
     selectors={31: NameSelector(match_pattern="*.test"), 32: NameSelector(match_name="www.test")},
-    subjects=(CLIENT,),
+    roles={ROLE: Role((SLOT,), (31, 32))},
 )
 
 
 @dataclass
 class FakePublisher:
-    """Remembers what was published; fails or takes its time when told to."""
+    """A datapath that remembers what it was told; fails or takes its time when told to."""
 
-    published: list[tuple[str, str, tuple[int, ...], tuple[str, ...]]] = field(default_factory=list)
-    expiries_ns: list[int] = field(default_factory=list)
+    table: dict[tuple[str, str], dict[int, int]] = field(default_factory=dict)
+    """(endpoint, address) -> selector -> expiry."""
+    published: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = field(default_factory=list)
+    """(endpoint, selectors of the first address, addresses) of every call that opened something."""
     withdrawn: list[str] = field(default_factory=list)
+    retained: list[dict[int, frozenset[int]]] = field(default_factory=list)
     failing: bool = False
     delay_seconds: float = 0
 
-    def publish(
-        self, subject: Subject, name: str, selectors: tuple[int, ...], addresses: tuple[Address, ...], expires_ns: int
-    ) -> None:
+    def publish(self, subject: Subject, addresses: Mapping[Address, Grants]) -> None:
         if self.failing:
             raise PublishError("told to fail")
         time.sleep(self.delay_seconds)
-        self.published.append((subject.endpoint, name, selectors, tuple(map(address_text, addresses))))
-        self.expiries_ns.append(expires_ns)
+        for address, grants in addresses.items():
+            self.table[subject.endpoint, address_text(address)] = dict(grants)
+        self.withdrawn += [address_text(address) for address, grants in addresses.items() if not grants]
+        opened = {address_text(address): tuple(grants) for address, grants in addresses.items() if grants}
+        if opened:
+            self.published.append((subject.endpoint, next(iter(opened.values())), tuple(opened)))
 
-    def withdraw(self, subject: Subject, addresses: tuple[Address, ...]) -> None:
-        self.withdrawn += map(address_text, addresses)
+    def retain(self, allowed: Mapping[int, frozenset[int]]) -> None:
+        self.retained.append(dict(allowed))
+
+    def tick(self, now_ns: int) -> None:
+        pass
+
+    def status(self) -> Mapping[str, int]:
+        return {"entries": len(self.table)}
 
 
 class Bed:
@@ -77,6 +91,7 @@ class Bed:
         self.publisher = FakePublisher()
         values: dict[str, object] = {
             "rules_path": directory / "rules.json",
+            "subjects_path": directory / "subjects.json",
             "cache_directory": directory / "cache",
             "report_path": directory / "reports.sock",
             "control_path": directory / "control.sock",
@@ -88,6 +103,7 @@ class Bed:
         self.reports.bind(str(directory / "reports.sock"))
         self.reports.settimeout(DEADLINE_SECONDS)
         self.set_rules(RULES)
+        self.set_roster(ROSTER)
         self.start()
 
     def start(self) -> None:
@@ -108,6 +124,9 @@ class Bed:
     def set_rules(self, rules: DnsRules) -> None:
         write_atomically(self.directory / "rules.json", dump_rules(rules))
 
+    def set_roster(self, roster: Roster) -> None:
+        write_atomically(self.directory / "subjects.json", dump_roster(roster))
+
     def ask(self, name: str, kind: str = "A", tcp: bool = False, family: int = 4, **options: object) -> dns.message.Message:
         """Ask the proxy; ids, question and case of the answer are checked by dnspython."""
         query = dns.message.make_query(name, kind, **options)  # type: ignore[arg-type]
@@ -115,9 +134,8 @@ class Bed:
         return send(query, "127.0.0.1" if family == 4 else "::1", DEADLINE_SECONDS, self.port)
 
     def count(self, name: str) -> int:
-        found = self.proxy.counters.values()[name]
-        assert isinstance(found, int)
-        return found
+        status: Any = self.proxy.status()
+        return int((status["counters"] | status["gauges"])[name])
 
     def until(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS

@@ -20,6 +20,7 @@ def main() -> None:
         serve(
             Settings(
                 rules_path=rules,
+                subjects_path=rules.parent / "subjects.json",
                 cache_directory=rules.parent / "cache",
                 control_path=rules.parent / "control.sock",
                 # A wildcard address stands in for the sockets that BPF would assign; the rest is as on a node.

@@ -43,13 +43,14 @@ def test_beyond_the_cap_the_soonest_to_expire_goes() -> None:
     assert cache.evicted_addresses == 1
 
 
-def test_an_address_that_another_name_has_is_not_withdrawn() -> None:
+def test_an_address_that_one_name_gave_up_is_still_the_others() -> None:
     cache = DnsCache(addresses_per_name_max=1)
     cache.remember(A, "x.test", (ONE,), 50, 0)
     cache.remember(A, "y.test", (ONE,), 70, 0)
-    assert cache.names_of(A, ONE, 0) == ("x.test", "y.test")
-    assert cache.remember(A, "x.test", (TWO,), 100, 0) == ()
-    assert cache.names_of(A, ONE, 0) == ("y.test",)
+    assert cache.holders(A, ONE, 0) == (("x.test", 50), ("y.test", 70))
+    assert cache.remember(A, "x.test", (TWO,), 100, 0) == (ONE,)
+    assert cache.holders(A, ONE, 0) == (("y.test", 70),)
+    assert (cache.holders(A, ONE, 70), cache.addresses(A)) == ((), (ONE, TWO))
 
 
 def test_beyond_the_names_the_longest_unrefreshed_goes() -> None:
@@ -66,9 +67,10 @@ def test_expired_answers_are_forgotten() -> None:
     cache = DnsCache()
     cache.remember(A, "x.test", (ONE,), 100, 0)
     cache.remember(A, "x.test", (TWO,), 200, 0)
-    cache.expire(A, 150)
+    assert cache.expire(A, 150) == (ONE,)
     assert cache.names(A, 0) == {"x.test": {TWO: 200}}
-    cache.expire(A, 200)
+    assert cache.size() == (1, 1)
+    assert cache.expire(A, 200) == (TWO,)
     assert cache.endpoints == ()
 
 
@@ -79,7 +81,7 @@ def test_a_restarted_proxy_knows_what_it_knew() -> None:
     again = DnsCache()
     assert again.load(cache.dump(A, "boot"), "boot", 0) == A
     assert again.names(A, 0) == cache.names(A, 0)
-    assert again.names_of(A, ONE, 0) == ("x.test", "y.test")
+    assert again.holders(A, ONE, 0) == (("x.test", 100), ("y.test", 300))
     late = DnsCache()
     late.load(cache.dump(A, "boot"), "boot", 150)
     assert late.names(A, 150) == {"y.test": {ONE: 300}}

@@ -11,13 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from proxylib.dns.policy import Subject, dump_rules
-from tests.unit.proxylib.dns_bed import DEADLINE_SECONDS, RULES
+from proxylib.dns.policy import Roster, Subject, dump_roster, dump_rules
+from tests.unit.proxylib.dns_bed import DEADLINE_SECONDS, ROLE, RULES
 from tests.unit.proxylib.dns_transparent import DNS_PORT
 
 pytestmark = [pytest.mark.root]
@@ -60,8 +59,9 @@ ip -n {PREFIX}-node -6 route add local default dev lo table 2004
 @pytest.fixture(scope="module")
 def wired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     rules = tmp_path_factory.mktemp("dns") / "rules.json"
-    subject = Subject("default/pod", (POD_V4, POD_V6), (1,), (31,))
-    rules.write_text(dump_rules(replace(RULES, subjects=(subject,))))
+    rules.write_text(dump_rules(RULES))
+    roster = Roster(subjects=(Subject("default/pod", (POD_V4, POD_V6), ROLE),))
+    rules.with_name("subjects.json").write_text(dump_roster(roster))
     with contextlib.ExitStack() as stack:
         for name in ("pod", "node", "world"):
             subprocess.run(["ip", "netns", "add", f"{PREFIX}-{name}"], check=True)
