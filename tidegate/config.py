@@ -17,6 +17,7 @@ from pathlib import Path
 
 from l7filters.envoy.settings import EscapedSlashes, UnderscoreHeaders
 from l7filters.world import Enforcement
+from tidegate.dns_section import DnsSection, parse_dns
 from tidegate.settings import ConfigError, ConfigProblem, Section, load_yaml
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "ConfigProblem",
     "DenyResponse",
+    "DnsSection",
     "EnvoyLogLevel",
     "EnvoySection",
     "FlowFileSection",
@@ -223,6 +225,7 @@ class NodeConfig:
     bpf: BpfSection = field(default_factory=BpfSection)
     admin: AdminSection = field(default_factory=AdminSection)
     flows: FlowsSection = field(default_factory=FlowsSection)
+    dns: DnsSection = field(default_factory=DnsSection)
 
     @property
     def xds_socket(self) -> Path:
@@ -238,6 +241,11 @@ class NodeConfig:
     def envoy_directory(self) -> Path:
         """Envoy's bootstrap and its own admin socket."""
         return self.state / "envoy"
+
+    @property
+    def dns_directory(self) -> Path:
+        """The DNS proxy's rules, answers and sockets."""
+        return self.state / "dns"
 
     @property
     def identities_file(self) -> Path:
@@ -294,7 +302,7 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
     for key, example in (("node", "{name: node-a}"), ("policies", "./policies"), ("endpoints", "./endpoints.yaml")):
         root.require(key, example)
     state = root.path("state", base) or Path("/run/tidegate")
-    longest = state / "admin.sock"
+    longest = state / "dns" / "reports.sock"
     if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
         root.problem("state", f"{longest} is too long for a socket (107 bytes)", "choose a shorter directory")
     config = NodeConfig(
@@ -314,6 +322,7 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
         bpf=_parse_bpf(root.section("bpf")),
         admin=_parse_admin(root.section("admin")),
         flows=_parse_flows(root.section("flows"), base),
+        dns=parse_dns(root.section("dns")),
     )
     root.finish()
     return config

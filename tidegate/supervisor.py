@@ -6,9 +6,10 @@ kubelet does this work.
 
 Fates, deliberately different:
 
-- Envoy is detached: when the supervisor or the agent is killed, requests go on, and the next ``tidegate run`` adopts it.
+- Envoy and the DNS proxy are detached: when the supervisor or the agent is killed, requests and questions go on, and the next
+  ``tidegate run`` adopts them.
 - The agent dies with the supervisor (it asks the kernel for that), so there is never a second one.
-- A clean stop (SIGTERM, SIGINT) ends both. The BPF programs stay: L3/L4 policy goes on, redirected flows are closed.
+- A clean stop (SIGTERM, SIGINT) ends all three. The BPF programs stay: L3/L4 policy goes on, redirected flows are closed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from tidegate.config import NodeConfig
+from tidegate.dns_process import DnsLauncher
 from tidegate.envoy_process import EnvoyLauncher
 from tidegate.process import DetachedProcess
 
@@ -35,6 +39,7 @@ RESTART_DELAY_S_MAX = 5.0
 STEADY_S = 10.0
 """A process that ran this long has earned a fresh start: its delay is the minimum again."""
 ENVOY_STOP_TIMEOUT_S = 5.0
+DNSPROXY_STOP_TIMEOUT_S = 5.0
 AGENT_STOP_TIMEOUT_S = 10.0
 AGENT_FATAL_EXITS = frozenset({2, 3, 5})
 """Exit codes of the agent that a restart can't mend (usage, configuration, what the machine lacks): see cli/exits.py."""
@@ -42,6 +47,17 @@ AGENT_FATAL_EXITS = frozenset({2, 3, 5})
 
 SUPERVISOR_PID = "TIDEGATE_SUPERVISOR_PID"
 """Set in the agent's environment: it then ends with that process."""
+
+
+class Launcher(Protocol):
+    """Starts a detached process, or finds the one that an earlier run started."""
+
+    @property
+    def log_path(self) -> Path:
+        """Where the process writes."""
+
+    def start_or_adopt(self) -> DetachedProcess:
+        """Return the running process. Raises ProcessError."""
 
 
 class _Backoff:
@@ -59,9 +75,10 @@ class _Backoff:
 class Supervisor:
     """Runs the node's processes until told to stop. One use."""
 
-    def __init__(self, config: NodeConfig, launcher: EnvoyLauncher) -> None:
+    def __init__(self, config: NodeConfig, envoy: EnvoyLauncher, dnsproxy: DnsLauncher) -> None:
         self._config = config
-        self._launcher = launcher
+        self._envoy = envoy
+        self._dnsproxy = dnsproxy
         self._stop = asyncio.Event()
         self._exit_code = 0
 
@@ -72,7 +89,8 @@ class Supervisor:
             loop.add_signal_handler(signal_number, self._stop.set)
         async with asyncio.TaskGroup() as tasks:
             # First: the agent tells Envoy of the module that Envoy's start puts in its place.
-            tasks.create_task(self._keep("envoy", self._run_envoy))
+            tasks.create_task(self._keep("envoy", lambda: self._run_detached(self._envoy, ENVOY_STOP_TIMEOUT_S)))
+            tasks.create_task(self._keep("dnsproxy", lambda: self._run_detached(self._dnsproxy, DNSPROXY_STOP_TIMEOUT_S)))
             tasks.create_task(self._keep("agent", self._run_agent))
         return self._exit_code
 
@@ -88,17 +106,17 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay_s)
 
-    async def _run_envoy(self) -> str:
-        envoy: DetachedProcess = self._launcher.start_or_adopt()
-        ended = asyncio.ensure_future(envoy.wait())
+    async def _run_detached(self, launcher: Launcher, stop_timeout_s: float) -> str:
+        process = launcher.start_or_adopt()
+        ended = asyncio.ensure_future(process.wait())
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not ended.done():
             ended.cancel()
-            await envoy.stop(ENVOY_STOP_TIMEOUT_S)
+            await process.stop(stop_timeout_s)
             return "stopped"
-        return f"wait status {ended.result()}; its log: {self._launcher.log_path}"
+        return f"wait status {ended.result()}; its log: {launcher.log_path}"
 
     async def _run_agent(self) -> str:
         agent = await asyncio.create_subprocess_exec(
@@ -130,4 +148,4 @@ class Supervisor:
 def run(config: NodeConfig) -> int:
     """Run the node's processes in the foreground; return the exit code."""
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return asyncio.run(Supervisor(config, EnvoyLauncher(config)).run())
+    return asyncio.run(Supervisor(config, EnvoyLauncher(config), DnsLauncher(config)).run())

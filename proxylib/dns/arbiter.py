@@ -363,6 +363,11 @@ class Arbiter:
                 self._publish_known(new, now_ns)
         return gone
 
+    def publish_all(self, now_ns: int) -> None:
+        """Tell the datapath everything anew: it has forgotten."""
+        for party in self._party_of.values():
+            self._publish_known(party, now_ns)
+
     def _close(self, subject: Subject, addresses: tuple[Address, ...]) -> None:
         try:
             self._publisher.publish(subject, {address: {} for address in addresses})

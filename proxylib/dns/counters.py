@@ -55,6 +55,8 @@ class Counters:
     """Addresses in answers that are never opened: loopback, link-local, multicast, unspecified."""
     withdrawn: int = 0
     reply_failed: int = 0
+    faults: int = 0
+    """Of this program: an unexpected exception while a message was handled."""
     reports_lost: int = 0
     tcp_refused: int = 0
     """Connections beyond the bounds."""

@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import socket
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic_ns as clock_ns
@@ -42,6 +43,8 @@ TICK_NS = 100_000_000
 LISTEN_AGAIN_NS = 1_000_000_000
 """A port that could not be had (a proxy before this one still holds it) is tried again after this long."""
 CONTROL_BYTES_MAX = 1024
+FAULTS_TOLD_MAX = 20
+"""Tracebacks in the log; a fault that repeats says nothing new, and is counted."""
 SWEEPS_PER_TICK = 8
 """Endpoints per tick whose expired answers are forgotten."""
 
@@ -97,10 +100,19 @@ class DnsProxy:
                 if now_ns >= self._tick_ns:
                     self._tick_ns = now_ns + TICK_NS
                     self._tick(now_ns)
-                self._loop.turn(max(self._tick_ns - clock_ns(), 0) / 1e9)
-                self._reporter.flush()
+                self._turn(max(self._tick_ns - clock_ns(), 0) / 1e9)
         finally:
             self.close()
+
+    def _turn(self, timeout_seconds: float) -> None:
+        """Handle what there is. A fault of ours in one message's handling must not end DNS for the whole node."""
+        try:
+            self._loop.turn(timeout_seconds)
+            self._reporter.flush()
+        except Exception:  # noqa: BLE001  the boundary of one message
+            self.counters.faults += 1
+            if self.counters.faults <= FAULTS_TOLD_MAX:
+                traceback.print_exc()
 
     def stop(self) -> None:
         """End ``run`` within a tick. May be called from a signal handler."""
@@ -129,7 +141,8 @@ class DnsProxy:
             self._listen_ns = now_ns + LISTEN_AGAIN_NS
             self._listen()
         self._forget_expired(now_ns)
-        self._publisher.tick(now_ns)
+        if self._publisher.tick(now_ns):
+            self._arbiter.publish_all(now_ns)
         self._keeper.tick(now_ns)
 
     # ---- rules ----------------------------------------------------------------------------------------------------

@@ -62,8 +62,8 @@ class Publisher(Protocol):
         """Forget, of what a proxy before told the datapath, all but these selectors of these interfaces. Raises PublishError."""
         ...
 
-    def tick(self, now_ns: int) -> None:
-        """Ten times a second: take a step in clearing away what has expired."""
+    def tick(self, now_ns: int) -> bool:
+        """Ten times a second: take a step in clearing away what has expired. True: all must be told anew."""
         ...
 
     def status(self) -> Mapping[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tidegate.cli.cleanup import cleanup
+from tidegate.cli.dnsproxy import dnsproxy
 from tidegate.cli.doctor import doctor
 from tidegate.cli.errors import CommandGroup
 from tidegate.cli.explain import explain
@@ -32,6 +33,7 @@ app.command()(explain)
 app.command()(flows)
 app.command()(doctor)
 app.command()(cleanup)
+app.command()(dnsproxy)
 app.command()(version)
 
 

@@ -14,7 +14,7 @@ from tidegate.cli.output import Format, FormatOption, print_json, visible
 if TYPE_CHECKING:
     from tidegate.config import NodeConfig
 
-ENVOY_END_SECONDS = 5.0
+PROCESS_END_SECONDS = 5.0
 """A killed process is gone in milliseconds; this allows for a machine that swaps."""
 
 
@@ -27,7 +27,8 @@ def cleanup(
 ) -> None:
     """Remove what a stopped node left behind: programs, pins, rules, routes, devices, changed sysctls. Policy then ends.
 
-    Ends no process but an Envoy whose `tidegate run` was killed. Refuses while an agent runs. Doing it twice does no harm.
+    Ends no process but an Envoy or a DNS proxy whose `tidegate run` was killed. Refuses while an agent runs. Doing it twice does
+    no harm.
 
     Example:  tidegate cleanup --config node.yaml
     """
@@ -55,33 +56,39 @@ def _remove(settings: NodeConfig) -> list[str]:
     from tidegate.kernel import datapath_settings
 
     found = leftovers(settings)
-    envoy = _end_envoy(settings)
+    ended = _end_strays(settings)
     try:
         Datapath(datapath_settings(settings)).cleanup()
     except (DatapathError, OSError) as error:
         raise CommandError(str(error), "run it as root, in the network namespace of the node", Exit.MACHINE) from error
-    for socket in (settings.admin_socket, settings.xds_socket):
+    from tidegate.dns_process import DnsPlaces
+
+    places = DnsPlaces(settings)
+    for socket in (settings.admin_socket, settings.xds_socket, places.control, places.reports):
         socket.unlink(missing_ok=True)
     stayed = leftovers(settings)
     if stayed:
         raise CommandError(f"could not be removed: {', '.join(stayed)}", "is something else using it?", Exit.MACHINE)
-    return [*found, *envoy]
+    return [*found, *ended]
 
 
-def _end_envoy(settings: NodeConfig) -> list[str]:
-    """End an Envoy of ours that nobody supervises any more, and wait until it is gone."""
+def _end_strays(settings: NodeConfig) -> list[str]:
+    """End what of ours nobody supervises any more, and wait until it is gone."""
     import time
 
+    from tidegate.dns_process import DnsLauncher
     from tidegate.envoy_process import EnvoyLauncher
     from tidegate.process import runs
 
-    launcher = EnvoyLauncher(settings)
-    ended = launcher.end_strays()
-    deadline_s = time.monotonic() + ENVOY_END_SECONDS
-    for pid in ended:
-        while runs(pid):
-            if time.monotonic() > deadline_s:
-                raise CommandError(f"Envoy (pid {pid}) does not end", "see `ps`; is it being traced?", Exit.MACHINE)
-            time.sleep(0.02)
-    launcher.record_path.unlink(missing_ok=True)
-    return [f"Envoy, pid {pid}" for pid in ended]
+    done: list[str] = []
+    for name, launcher in (("Envoy", EnvoyLauncher(settings)), ("DNS proxy", DnsLauncher(settings))):
+        ended = launcher.end_strays()
+        deadline_s = time.monotonic() + PROCESS_END_SECONDS
+        for pid in ended:
+            while runs(pid):
+                if time.monotonic() > deadline_s:
+                    raise CommandError(f"{name} (pid {pid}) does not end", "see `ps`; is it being traced?", Exit.MACHINE)
+                time.sleep(0.02)
+        launcher.record_path.unlink(missing_ok=True)
+        done += [f"{name}, pid {pid}" for pid in ended]
+    return done

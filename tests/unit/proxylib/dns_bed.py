@@ -59,6 +59,7 @@ class FakePublisher:
     withdrawn: list[str] = field(default_factory=list)
     retained: list[dict[int, frozenset[int]]] = field(default_factory=list)
     failing: bool = False
+    is_new: bool = False
     delay_seconds: float = 0
 
     def publish(self, subject: Subject, addresses: Mapping[Address, Grants]) -> None:
@@ -75,8 +76,9 @@ class FakePublisher:
     def retain(self, allowed: Mapping[int, frozenset[int]]) -> None:
         self.retained.append(dict(allowed))
 
-    def tick(self, now_ns: int) -> None:
-        pass
+    def tick(self, now_ns: int) -> bool:
+        is_new, self.is_new = self.is_new, False
+        return is_new
 
     def status(self) -> Mapping[str, int]:
         return {"entries": len(self.table)}
