@@ -84,7 +84,7 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "status", "policy", "policy validate", "explain", "flows", "doctor", "cleanup", "version"]
+    "command", ["run", "status", "policy", "policy validate", "explain", "flows", "doctor", "cleanup", "dnsproxy", "version"]
 )
 def test_every_command_has_help_and_most_an_example(command: str) -> None:
     result = run(*command.split(), "--help")
