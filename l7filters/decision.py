@@ -10,7 +10,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from l7filters.http import HttpRequest
-from l7filters.model import Direction, HttpRule, L7Protocol, Policy, PolicyKey, PortRule, Protocol, Rule, RuleOrigin, TlsContext
+from l7filters.kafka import KafkaRequest
+from l7filters.model import (
+    Direction,
+    HttpRule,
+    KafkaRule,
+    L7Protocol,
+    Policy,
+    PolicyKey,
+    PortRule,
+    Protocol,
+    Rule,
+    RuleOrigin,
+    TlsContext,
+)
 from l7filters.parties import Party
 from l7filters.predicates import HeaderAction
 from l7filters.world import Address
@@ -21,7 +34,7 @@ class Flow:
     """One connection and, of what is said on it, one message.
 
     ``source`` and ``destination`` are addresses, endpoint keys or ``host``. ``destination_port`` is the type for ICMP and 0 for
-    protocols without ports. ``http`` None: not stated. ``server_name`` None: not stated; empty: the client sends none.
+    protocols without ports. None of ``http``, ``kafka``: not stated. ``server_name`` None: not stated; empty: none is sent.
     """
 
     source: Address | str
@@ -30,6 +43,7 @@ class Flow:
     destination_port: int = 0
     http: HttpRequest | None = None
     server_name: str | None = None
+    kafka: KafkaRequest | None = None
 
 
 class Outcome(StrEnum):
@@ -63,6 +77,8 @@ class Reason(StrEnum):
     SERVER_NAME = "no rule lists its server name"
     UNREALISABLE = "the rules that cover it can't be enforced together"
     REFUSED = "the proxy refuses a request target like this"
+    UNKNOWN_API = "Kafka 4 has no such API or version, so the proxy refuses it"
+    NEGOTIATION = "ApiVersions and SASL pass before any rule"
     L7_UNSTATED = "L7 rules decide, and the flow states no message"
 
 
@@ -124,8 +140,8 @@ class Union:
     """The L7 rules of all clauses that cover a flow. ``allow_all`` holds the clauses that allow every message."""
 
     protocol: L7Protocol
-    allow: tuple[HttpRule, ...] = ()
-    deny: tuple[HttpRule, ...] = ()
+    allow: tuple[HttpRule | KafkaRule, ...] = ()
+    deny: tuple[HttpRule | KafkaRule, ...] = ()
     allow_all: tuple[RuleOrigin, ...] = ()
     is_open: bool = False
     server_names: tuple[str, ...] | None = None

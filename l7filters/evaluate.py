@@ -40,11 +40,13 @@ from l7filters.decision import (
     needs_proxy,
 )
 from l7filters.http import HttpRequest
+from l7filters.kafka import KafkaRequest, Place, kafka_holds
 from l7filters.labels import Labels
 from l7filters.model import (
     PORT_PROTOCOLS,
     Direction,
     HttpRule,
+    KafkaRule,
     L7Protocol,
     Mode,
     Policy,
@@ -58,8 +60,9 @@ from l7filters.model import (
 from l7filters.parties import Party, PartyKind, find_party, named_ports, peer_holds
 from l7filters.predicates import NO_SECRETS, SecretTexts, header_actions, http_holds, server_name_holds
 from l7filters.world import Enforcement, World
+from proxylib.kafka.authorization import AUTHORIZATIONS
 
-JUDGED_PROTOCOLS = (L7Protocol.HTTP, L7Protocol.TLS)
+JUDGED_PROTOCOLS = (L7Protocol.HTTP, L7Protocol.TLS, L7Protocol.KAFKA)
 """L7 protocols whose messages the proxy judges; rules for others close what they cover."""
 
 
@@ -276,7 +279,7 @@ def _unite(covering: Sequence[Clause], is_open: bool) -> Union | Problem:
     protocol = spoken.pop() if spoken else L7Protocol.TLS
     if protocol not in JUDGED_PROTOCOLS:
         return Problem.NOT_JUDGED
-    if protocol is L7Protocol.HTTP:
+    if protocol in (L7Protocol.HTTP, L7Protocol.KAFKA):
         sealed = any(one.server_names or one.l7 is None for one in proxied)
         if sealed and not terminating:
             return Problem.NAMES_BESIDE_HTTP
@@ -286,8 +289,10 @@ def _unite(covering: Sequence[Clause], is_open: bool) -> Union | Problem:
     rule_lists = [one.l7 for one in proxied if one.l7 is not None]
     return Union(
         protocol=protocol,
-        allow=tuple(dict.fromkeys(rule for rules in rule_lists for rule in rules.allow if isinstance(rule, HttpRule))),
-        deny=tuple(dict.fromkeys(rule for rules in rule_lists for rule in rules.deny if isinstance(rule, HttpRule))),
+        allow=tuple(
+            dict.fromkeys(rule for rules in rule_lists for rule in rules.allow if isinstance(rule, HttpRule | KafkaRule))
+        ),
+        deny=tuple(dict.fromkeys(rule for rules in rule_lists for rule in rules.deny if isinstance(rule, HttpRule | KafkaRule))),
         allow_all=_origins(clause for clause in covering if clause.allows_every_message),
         is_open=is_open,
         server_names=None if any_name else tuple(sorted({n.lower() for clause in covering for n in clause.server_names})),
@@ -323,7 +328,9 @@ def _l7(ruling: Ruling, flow: Flow, secrets: SecretTexts) -> Ruling:
             return replace(ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=origins)
         case L7Protocol.HTTP:
             return _http(ruling, union, flow.http, secrets)
-        case L7Protocol.KAFKA | L7Protocol.DNS:
+        case L7Protocol.KAFKA:
+            return _kafka(ruling, union, flow.kafka)
+        case L7Protocol.DNS:
             raise AssertionError(f"{union.protocol} is not judged")
         case _:
             assert_never(union.protocol)
@@ -349,17 +356,52 @@ def _http(ruling: Ruling, union: Union, request: HttpRequest | None, secrets: Se
         return replace(ruling, verdict=Verdict.UNDECIDED, reason=Reason.L7_UNSTATED)
     if request.is_refused:
         return replace(ruling, verdict=Verdict.DENIED, reason=Reason.REFUSED, deciding=())
-    denying = tuple(rule.origin for rule in union.deny if http_holds(rule, request, secrets, denies=True))
+    allow, deny = (tuple(rule for rule in rules if isinstance(rule, HttpRule)) for rules in (union.allow, union.deny))
+    denying = tuple(rule.origin for rule in deny if http_holds(rule, request, secrets, denies=True))
     if denying:
         return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DENY_RULE, deciding=denying)
-    actions = header_actions(union.allow, request, secrets)
-    allowing = tuple(rule.origin for rule in union.allow if http_holds(rule, request, secrets, denies=False))
+    actions = header_actions(allow, request, secrets)
+    allowing = tuple(rule.origin for rule in allow if http_holds(rule, request, secrets, denies=False))
     if allowing:
         return replace(ruling, verdict=Verdict.ALLOWED, reason=Reason.L7_ALLOW_RULE, deciding=allowing, header_actions=actions)
     if every and not request.is_connect:
         reason = Reason.ALLOW_RULE if union.allow_all else Reason.NOT_DEFAULT_DENY
         return replace(ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=union.allow_all)
     return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DEFAULT_DENY, deciding=())
+
+
+def _kafka(ruling: Ruling, union: Union, request: KafkaRequest | None) -> Ruling:
+    """Judge every place of a request; the first that is denied is what the whole is denied for."""
+    every = bool(union.allow_all) or union.is_open
+    passing = Reason.ALLOW_RULE if union.allow_all else Reason.NOT_DEFAULT_DENY
+    if request is None:
+        if every and not union.deny:
+            return replace(ruling, verdict=Verdict.ALLOWED, reason=passing, deciding=union.allow_all)
+        return replace(ruling, verdict=Verdict.UNDECIDED, reason=Reason.L7_UNSTATED)
+    if not request.is_known:
+        return replace(ruling, verdict=Verdict.DENIED, reason=Reason.UNKNOWN_API, deciding=())
+    if not AUTHORIZATIONS[request.api].judged:
+        return replace(ruling, verdict=Verdict.ALLOWED, reason=Reason.NEGOTIATION, deciding=())
+    allowing: list[RuleOrigin] = []
+    for place in request.places():
+        denying = _matching_kafka(union.deny, request, place, denies=True)
+        if denying:
+            return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DENY_RULE, deciding=denying)
+        found = _matching_kafka(union.allow, request, place, denies=False)
+        if not found and not every:
+            return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DEFAULT_DENY, deciding=())
+        allowing.extend(found)
+    if allowing:
+        deciding = tuple(dict.fromkeys(allowing))
+        return replace(ruling, verdict=Verdict.ALLOWED, reason=Reason.L7_ALLOW_RULE, deciding=deciding)
+    return replace(ruling, verdict=Verdict.ALLOWED, reason=passing, deciding=union.allow_all)
+
+
+def _matching_kafka(
+    rules: Iterable[HttpRule | KafkaRule], request: KafkaRequest, place: Place, *, denies: bool
+) -> tuple[RuleOrigin, ...]:
+    kafka = (rule for rule in rules if isinstance(rule, KafkaRule))
+    return tuple(rule.origin for rule in kafka if kafka_holds(rule, request, place, denies=denies))
 
 
 # ---- both sides ---------------------------------------------------------------------------------------------------

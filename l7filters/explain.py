@@ -23,11 +23,13 @@ from typing import Any, Final, assert_never
 
 from l7filters.decision import Decision, Flow, Outcome, Problem, Reason, Ruling, Side, Verdict, needs_proxy
 from l7filters.evaluate import evaluate, peers_hold, policies_of, ports_hold
+from l7filters.kafka import KafkaRequest, kafka_checks, kafka_holds
 from l7filters.labels import NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX
 from l7filters.model import (
     PORT_PROTOCOLS,
     Direction,
     HttpRule,
+    KafkaRule,
     L7Protocol,
     Mode,
     Policy,
@@ -43,6 +45,7 @@ from l7filters.world import Enforcement, World
 
 MISSES_MAX: Final = 5
 """Nearest misses in one report: more than a person reads, few enough for a flow record."""
+_SPOKEN: Final = {L7Protocol.HTTP: "HTTP", L7Protocol.KAFKA: "Kafka"}
 WORDS_MAX: Final = 8
 """Peers or ports of one rule put into words."""
 
@@ -210,6 +213,9 @@ def _misses_of_message(flow: Flow, side: Side, port_rule: PortRule, secrets: Sec
         check = server_name_check(port_rule.server_names, flow.server_name)
         if not check.holds:
             failures.append(str(check))
+    if port_rule.l7 is not None and port_rule.l7.protocol is L7Protocol.KAFKA and flow.kafka is not None:
+        yield from _misses_of_kafka(flow.kafka, side, port_rule, failures)
+        return
     if port_rule.l7 is None or port_rule.l7.protocol is not L7Protocol.HTTP or flow.http is None or flow.http.is_refused:
         if failures:
             yield _miss(side, port_rule.origin, Nearness.PORTS, failures)
@@ -225,6 +231,22 @@ def _misses_of_message(flow: Flow, side: Side, port_rule: PortRule, secrets: Sec
             if failing:
                 holding = sum(check.holds for check in checks)
                 yield _miss(side, rule.origin, Nearness.L7, failing, fits=holding)
+
+
+def _misses_of_kafka(request: KafkaRequest, side: Side, port_rule: PortRule, failures: list[str]) -> Iterable[NearMiss]:
+    """Yield what keeps the first place that no rule allows from passing by each rule of a ``toPorts`` item."""
+    assert port_rule.l7 is not None
+    if not port_rule.l7.allow and not port_rule.l7.deny_only:
+        yield _miss(side, port_rule.origin, Nearness.PORTS, [*failures, "it lists no request that may pass"])
+    ruling = side.ruling if side.ruling.verdict is Verdict.DENIED else side.shadow
+    united = [rule for rule in (ruling.union.allow if ruling.union else ()) if isinstance(rule, KafkaRule)]
+    denied = [place for place in request.places() if not any(kafka_holds(rule, request, place, denies=False) for rule in united)]
+    for rule in port_rule.l7.allow:
+        if isinstance(rule, KafkaRule) and denied:
+            checks = kafka_checks(rule, request, denied[0], denies=False)
+            failing = [*failures, *(str(check) for check in checks if not check.holds)]
+            if failing:
+                yield _miss(side, rule.origin, Nearness.L7, failing, fits=sum(check.holds for check in checks))
 
 
 # ---- words --------------------------------------------------------------------------------------------------------
@@ -317,11 +339,18 @@ def _notes(world: World, decision: Decision) -> Iterable[str]:
     """Yield what a reader would otherwise wonder about."""
     for side in decision.sides:
         union = side.ruling.union
-        if union is not None and union.protocol is L7Protocol.HTTP and union.allow:
+        if union is not None and union.protocol in _SPOKEN and union.allow:
+            spoken = _SPOKEN[union.protocol]
             for origin in union.allow_all:
-                yield f"{side.direction}: {origin} allows every request here, so the HTTP rules beside it restrict nothing"
+                yield f"{side.direction}: {origin} allows every request here, so the {spoken} rules beside it restrict nothing"
             if union.is_open and not union.allow_all:
-                yield f"{side.direction}: not in default deny, so HTTP rules that allow restrict nothing"
+                yield f"{side.direction}: not in default deny, so {spoken} rules that allow restrict nothing"
+        if (
+            union is not None
+            and union.protocol is L7Protocol.KAFKA
+            and any(isinstance(rule, KafkaRule) and rule.client_id is not None for rule in (*union.allow, *union.deny))
+        ):
+            yield f"{side.direction}: clientID is what the client says of itself; it proves nothing"
         if side.outcome is Outcome.REDIRECT and union is not None and side.ruling.outcome is Outcome.ALLOW:
             yield f"{side.direction}: through the proxy only for policies in audit mode"
         if side.ruling.problem is not None:
@@ -376,6 +405,17 @@ def _flow_json(flow: Flow, decision: Decision) -> dict[str, Any]:
         "port": flow.destination_port,
         "http": request,
         "serverName": flow.server_name,
+        "kafka": None if flow.kafka is None else _kafka_json(flow.kafka),
+    }
+
+
+def _kafka_json(request: KafkaRequest) -> dict[str, Any]:
+    return {
+        "apiKey": request.name,
+        "apiVersion": request.version,
+        "clientId": request.client_id,
+        "topics": list(request.topics),
+        "groups": list(request.groups),
     }
 
 
@@ -417,6 +457,8 @@ def _text_lines(report: Explanation) -> Iterable[str]:
         message = f", {flow.http.method} {flow.http.path}"
         if flow.http.normalised_path is not None and flow.http.normalised_path != flow.http.path:
             message += f" (read as {flow.http.normalised_path})"
+    if flow.kafka is not None:
+        message += f", {flow.kafka}"
     if flow.server_name is not None:
         message += f", server name {flow.server_name or 'none'}"
     yield f"{decision.source.name} -> {decision.destination.name} {_flow_port(flow)}{message}"

@@ -39,7 +39,7 @@ from typing import assert_never
 from l7filters.ir import Allow, Deny, DirectionRules, EntryVerdict, PolicyProblem, Redirect, RuleSet, Slot, SlotKey
 from l7filters.model import Direction, HttpRule, KafkaRule, L7Protocol, L7Rule, L7Rules, PolicyKey, RuleOrigin, TlsContext
 
-REALISED_PROTOCOLS = frozenset({L7Protocol.HTTP, L7Protocol.TLS})
+REALISED_PROTOCOLS = frozenset({L7Protocol.HTTP, L7Protocol.TLS, L7Protocol.KAFKA})
 """What the proxy can judge today. Rules for any other protocol are closed and reported."""
 
 IMPLICIT_ALLOW = RuleOrigin(PolicyKey("default"), "allow")
@@ -261,14 +261,18 @@ def _protocol(redirecting: tuple[Clause, ...], terminates: bool, originates: boo
         )
     if not spoken:
         if terminates or originates:
-            return _Conflict("a TLS context without L7 rules", "add rules.http; 'http: [{}]' allows every request", redirecting)
+            return _Conflict(
+                "a TLS context without L7 rules", "add rules.http or rules.kafka; 'http: [{}]' allows every request", redirecting
+            )
         return L7Protocol.TLS
     protocol = spoken[0]
     if protocol not in REALISED_PROTOCOLS:
         return _Conflict(f"{protocol} rules are not enforced by this version", "use L3/L4 rules for this port", redirecting)
     unopened = names_only or any(clause.server_names for clause in redirecting)
-    if protocol is L7Protocol.HTTP and unopened and not terminates:
-        return _Conflict("serverNames beside HTTP rules without terminatingTLS", "add terminatingTLS to the port", redirecting)
+    if protocol in (L7Protocol.HTTP, L7Protocol.KAFKA) and unopened and not terminates:
+        spoken_here = {L7Protocol.HTTP: "HTTP", L7Protocol.KAFKA: "Kafka"}[protocol]
+        message = f"serverNames beside {spoken_here} rules without terminatingTLS"
+        return _Conflict(message, "add terminatingTLS to the port", redirecting)
     return protocol
 
 

@@ -104,13 +104,13 @@ def wanted_words(match: StringMatch) -> str:
             assert_never(match.kind)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     return printable if len(printable) <= SHOWN_CHARACTERS_MAX else printable[:SHOWN_CHARACTERS_MAX] + "..."
 
 
 def _check(topic: str, match: StringMatch, text: str, holds: bool) -> Check:
-    return Check(topic=topic, found=f"is {_shown(text)}" if text else "is empty", wanted=wanted_words(match), holds=holds)
+    return Check(topic=topic, found=f"is {shown(text)}" if text else "is empty", wanted=wanted_words(match), holds=holds)
 
 
 # ---- HTTP ---------------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def _path_check(path: StringMatch, request: HttpRequest) -> Check:
             below = prefix if prefix.endswith("/") else prefix + "/"
             holds = location == prefix or location.startswith(below)
             return Check(
-                topic="path", found=f"is {_shown(request.location)}", wanted=f"must be {path.value} or below", holds=holds
+                topic="path", found=f"is {shown(request.location)}", wanted=f"must be {path.value} or below", holds=holds
             )
         case _:
             assert_never(path.kind)
@@ -226,7 +226,7 @@ def _header_found(header: HeaderMatch, request: HttpRequest) -> str:
         return "is absent"
     if header.secret is not None or header.name in _CONFIDENTIAL_HEADERS:
         return "is [redacted]"
-    return f"is {_shown(value)}" if value else "is empty"
+    return f"is {shown(value)}" if value else "is empty"
 
 
 def _header_wanted(header: HeaderMatch, expected: StringMatch | None) -> str:
@@ -320,7 +320,7 @@ def server_name_check(patterns: Iterable[str], name: str) -> Check:
     wanted = tuple(patterns)
     return Check(
         topic="server name",
-        found=f"is {_shown(name)}" if name else "is not sent",
+        found=f"is {shown(name)}" if name else "is not sent",
         wanted=f"must match {' or '.join(wanted)}",
         holds=any(server_name_holds(pattern, name) for pattern in wanted),
     )

@@ -31,6 +31,7 @@ from l7filters.envoy.resource import EnvoyResource, Translation
 from l7filters.envoy.settings import EnvoySettings
 from l7filters.envoy.translate import shared_resources, translate_slot
 from l7filters.ir import CompiledPolicy, Slot
+from l7filters.model import L7Protocol
 from l7filters.world import World
 from tidegate import agent_status, native_module, surroundings
 from tidegate.admin import AdminServer
@@ -69,14 +70,14 @@ class _Translator:
 
     def __init__(self, settings: EnvoySettings, secrets: StoredSecrets) -> None:
         self._settings = settings
-        self._secrets = secrets
+        self.secrets = secrets
         self.allowed_sample = settings.allowed_sample
 
     def common(self) -> tuple[EnvoyResource, ...]:
         return shared_resources(self._settings, self.allowed_sample)
 
     def slot(self, slot: Slot, slot_id: int) -> Translation:
-        return translate_slot(slot, slot_id, self._settings, self._secrets)
+        return translate_slot(slot, slot_id, self._settings, self.secrets, self.allowed_sample)
 
 
 class Agent:
@@ -183,7 +184,12 @@ class Agent:
 
     def _followers_changed(self, count: int) -> None:
         """Have every allowed request recorded while somebody looks, and the configured share otherwise."""
-        self._translator.allowed_sample = 1.0 if count else self._settings.allowed_sample
+        sample = 1.0 if count else self._settings.allowed_sample
+        compiled = self.compiled()
+        if compiled is not None and any(slot.key.protocol is L7Protocol.KAFKA for slot in compiled.slots):
+            # Kafka slots carry the share themselves; what else is translated comes out as it was.
+            self._translator = _Translator(self._settings, self._translator.secrets)
+        self._translator.allowed_sample = sample
         self._poke()
 
     def _poke(self) -> None:

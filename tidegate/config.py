@@ -233,6 +233,11 @@ class NodeConfig:
         return self.state / "xds.sock"
 
     @property
+    def kafka_socket(self) -> Path:
+        """Where Envoy's module tells the agent of Kafka requests, in datagrams."""
+        return self.state / "kafka.sock"
+
+    @property
     def admin_socket(self) -> Path:
         """Where the agent answers the other commands."""
         return self.state / "admin.sock"

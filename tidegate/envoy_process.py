@@ -55,6 +55,7 @@ def envoy_settings(config: NodeConfig, module: Path | None = None) -> EnvoySetti
         downstream_connections_max=http.downstream_connections_max,
         allowed_sample=config.flows.allowed_sample,
         native_module=None if module is None else str(module),
+        kafka_reports=str(config.kafka_socket),
     )
 
 

@@ -1,7 +1,7 @@
 """Kafka rules.
 
 Owns: ``rules.kafka`` of both dialects and the names of API keys. Semantics: docs/policy.md, "Kafka". Sources: Cilium's
-Kafka rules up to 1.19 (fields, names of keys 0..33), Apache Kafka's protocol guide (names of later keys, topic names).
+Kafka rules up to 1.19 (fields, its own names of keys), ``proxylib.kafka`` (Kafka's names), Kafka's rules for topic names.
 Must not know the wire.
 """
 
@@ -14,40 +14,38 @@ from l7filters.documents.regex import regex
 from l7filters.documents.scope import MATCHES_MAX, Scope
 from l7filters.documents.strings import string_match
 from l7filters.model import KafkaRole, KafkaRule, MatchKind, StringMatch
+from proxylib.kafka.apis import APIS
+from proxylib.kafka.authorization import AUTHORIZATIONS
+from proxylib.kafka.pattern import PatternError, compile_pattern
 
 TOPIC_CHARS_MAX = 255
 GROUP_CHARS_MAX = 1024
 API_VERSION_MAX = 32767
 
-API_KEYS = (
-    *("produce", "fetch", "offsets", "metadata", "leaderandisr", "stopreplica", "updatemetadata", "controlledshutdown"),
-    *("offsetcommit", "offsetfetch", "findcoordinator", "joingroup", "heartbeat", "leavegroup", "syncgroup"),
-    *("describegroups", "listgroups", "saslhandshake", "apiversions", "createtopics", "deletetopics", "deleterecords"),
-    *("initproducerid", "offsetforleaderepoch", "addpartitionstotxn", "addoffsetstotxn", "endtxn", "writetxnmarkers"),
-    *("txnoffsetcommit", "describeacls", "createacls", "deleteacls", "describeconfigs", "alterconfigs"),
-    *("alterreplicalogdirs", "describelogdirs", "saslauthenticate", "createpartitions", "createdelegationtoken"),
-    *("renewdelegationtoken", "expiredelegationtoken", "describedelegationtoken", "deletegroups", "electleaders"),
-    *("incrementalalterconfigs", "alterpartitionreassignments", "listpartitionreassignments", "offsetdelete"),
-    *("describeclientquotas", "alterclientquotas", "describeuserscramcredentials", "alteruserscramcredentials"),
-    *("vote", "beginquorumepoch", "endquorumepoch", "describequorum", "alterpartition", "updatefeatures", "envelope"),
-    *("fetchsnapshot", "describecluster", "describeproducers", "brokerregistration", "brokerheartbeat"),
-    *("unregisterbroker", "describetransactions", "listtransactions", "allocateproducerids", "consumergroupheartbeat"),
-    *("consumergroupdescribe", "controllerregistration", "gettelemetrysubscriptions", "pushtelemetry"),
-    *("assignreplicastodirs", "listconfigresources", "describetopicpartitions", "sharegroupheartbeat"),
-    *("sharegroupdescribe", "sharefetch", "shareacknowledge", "addraftvoter", "removeraftvoter", "updateraftvoter"),
-)
-"""Names of API keys, lower case; the position is the key's number."""
+API_KEYS = tuple(api.name.lower() for api in APIS)
+"""Names of API keys, lower case."""
 _ALIASES = {
-    "listoffsets": "offsets",
+    "offsets": "listoffsets",
     "offsetsforleaderepoch": "offsetforleaderepoch",
     "listclientmetricsresources": "listconfigresources",
 }
+_REMOVED = frozenset({"leaderandisr", "stopreplica", "updatemetadata", "controlledshutdown"})
+"""Cilium has names for them; Kafka 4 removed them, so a rule of one matches nothing."""
+_UNJUDGED = frozenset(api.name.lower() for api in APIS if not AUTHORIZATIONS[api.number].judged)
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,4})\Z")
 
 
+def kafka_deny_rule(node: Node, scope: Scope) -> KafkaRule:
+    """Read one item of ``rules.kafkaDeny``: negotiation is never judged, so it can't be denied."""
+    rule = kafka_rule(node, scope)
+    if rule.api_key in _UNJUDGED:
+        node.error(f"{rule.api_key} can't be denied: negotiation (ApiVersions, SASL) always passes", "deny other API keys")
+    return rule
+
+
 def kafka_rule(node: Node, scope: Scope) -> KafkaRule:
-    """Read one item of ``rules.kafka`` or ``rules.kafkaDeny``."""
+    """Read one item of ``rules.kafka``."""
     with node.fields() as fields:
         both = fields.present(("role", "apiKey"))
         if len(both) == 2 and fields.values["role"] != "" and fields.values["apiKey"] != "":
@@ -77,7 +75,7 @@ def _role(node: Node) -> KafkaRole | None:
 def _api_key(node: Node) -> str | None:
     text = node.string(empty=True, chars_max=64).lower()
     name = _ALIASES.get(text, text)
-    if name and name not in API_KEYS:
+    if name and name not in API_KEYS and name not in _REMOVED:
         node.error(f'unknown Kafka API key "{text}"', closest(text, API_KEYS))
         return None
     return name or None
@@ -127,9 +125,15 @@ def _predicate(node: Node, *, topic: bool) -> StringMatch | None:
 
 
 def _checked(node: Node, text: str, kind: MatchKind, *, topic: bool) -> StringMatch | None:
-    """Refuse names that can't exist; a regular expression is not judged."""
+    """Refuse names that can't exist, and regular expressions that Envoy's filter can't run."""
     if not text:
         return None
+    if kind is MatchKind.REGEX:
+        try:
+            compile_pattern(text)
+        except PatternError as problem:
+            node.error(f"is not supported in Kafka rules: {problem}", "names are matched whole, by bytes: plain syntax will do")
+            return None
     if kind is not MatchKind.REGEX:
         if topic and (len(text) > TOPIC_CHARS_MAX or not _TOPIC.match(text)):
             node.error(f'"{text[:60]}" is not a topic name', f"letters, digits, '.', '_', '-'; at most {TOPIC_CHARS_MAX}")

@@ -13,7 +13,7 @@ from enum import StrEnum
 from l7filters.documents.dns import dns_rule
 from l7filters.documents.http import grpc_rule, http_rule
 from l7filters.documents.icmp import icmp_type
-from l7filters.documents.kafka import kafka_rule
+from l7filters.documents.kafka import kafka_deny_rule, kafka_rule
 from l7filters.documents.names import data_key, port_name_problem
 from l7filters.documents.reader import Fields, Node
 from l7filters.documents.scope import (
@@ -219,7 +219,7 @@ def _l7_rules(node: Node, scope: Scope) -> L7Rules | None:
         readers["httpDeny"] = (L7Protocol.HTTP, True, http_rule)
         readers["grpc"] = (L7Protocol.HTTP, False, grpc_rule)
         readers["grpcDeny"] = (L7Protocol.HTTP, True, grpc_rule)
-        readers["kafkaDeny"] = (L7Protocol.KAFKA, True, kafka_rule)
+        readers["kafkaDeny"] = (L7Protocol.KAFKA, True, kafka_deny_rule)
     allow: list[L7Rule] = []
     deny: list[L7Rule] = []
     with node.fields() as fields:

@@ -29,12 +29,13 @@ RETRIES_MAX = 0
 PRIORITIES = (RoutingPriority.DEFAULT, RoutingPriority.HIGH)
 
 
-def original_dst_cluster(name: str, settings: EnvoySettings, tls: TlsMaterial | None = None) -> Cluster:
+def original_dst_cluster(name: str, settings: EnvoySettings, tls: TlsMaterial | None = None, *, http: bool = True) -> Cluster:
     """Return a cluster that connects to the original destination, by TLS if ``tls`` is given.
 
-    Then the server name sent is the request's host, and the server's certificate must be for it.
+    Then the server name sent is the request's host, and the server's certificate must be for it. Where the cluster isn't for
+    ``http`` the listener says what name is sent and verified, if any.
     """
-    http = HttpProtocolOptions(
+    options = HttpProtocolOptions(
         use_downstream_protocol_config=HttpProtocolOptions.UseDownstreamHttpConfig(
             http_protocol_options=http1_options(settings), http2_protocol_options=http2_options(settings)
         ),
@@ -49,10 +50,12 @@ def original_dst_cluster(name: str, settings: EnvoySettings, tls: TlsMaterial | 
         per_connection_buffer_limit_bytes=UInt32Value(value=settings.connection_buffer_bytes),
         circuit_breakers=_circuit_breakers(settings),
     )
+    if tls is not None and http:
+        options.upstream_http_protocol_options.CopyFrom(UpstreamHttpProtocolOptions(auto_sni=True, auto_san_validation=True))
     if tls is not None:
-        http.upstream_http_protocol_options.CopyFrom(UpstreamHttpProtocolOptions(auto_sni=True, auto_san_validation=True))
         cluster.transport_socket.CopyFrom(tls.socket)
-    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(http))
+    if http:
+        cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(packed(options))
     return cluster
 
 

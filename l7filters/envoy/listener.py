@@ -22,8 +22,9 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from l7filters.envoy import names
 from l7filters.envoy.http import http_connection_manager
+from l7filters.envoy.kafka import kafka_filter
 from l7filters.envoy.message import duration, packed
-from l7filters.envoy.network import guard, server_name_filters, tcp_proxy
+from l7filters.envoy.network import guard, server_name_filters, server_name_passed_on, tcp_proxy
 from l7filters.envoy.settings import EnvoySettings
 from l7filters.envoy.tls import TlsMaterial
 from l7filters.ir import Slot
@@ -84,6 +85,10 @@ def _filters(slot: Slot, slot_id: int, judged: tuple[Direction, ...], settings: 
     if slot.key.protocol is L7Protocol.TLS:
         judging = [each for direction in judged for each in server_name_filters(slot_id, direction)]
         return [*judging, tcp_proxy(name, judged, settings)]
+    if slot.key.protocol is L7Protocol.KAFKA:
+        cluster = names.ORIGINAL_DST_CLUSTER if slot.originating_tls is None else names.originating_cluster(slot_id)
+        sent_name = [] if slot.originating_tls is None else [server_name_passed_on()]
+        return [*sent_name, kafka_filter(slot_id), tcp_proxy(name, (), settings, cluster)]
     assert slot.key.protocol is L7Protocol.HTTP
     return [Filter(name=HTTP_FILTER, typed_config=packed(http_connection_manager(name, judged, settings)))]
 

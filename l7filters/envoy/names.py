@@ -100,6 +100,11 @@ def server_names_configs(slot_id: int, direction: Direction) -> tuple[str, str]:
     return f"{name}/audit", name
 
 
+def kafka_config(slot_id: int) -> str:
+    """Return the name of the extension config that judges a Kafka slot."""
+    return f"{slot_name(slot_id)}/kafka"
+
+
 def rbac_filter(direction: Direction, stage: Stage) -> str:
     """Return the name of an RBAC filter, e.g. ``tidegate.egress.deny``."""
     return f"tidegate.{direction}.{stage}"

@@ -9,12 +9,16 @@ A TLS slot judges the server name that the ClientHello asks for, once, when the 
 from __future__ import annotations
 
 from envoy.config.core.v3.address_pb2 import CidrRange
+from envoy.config.core.v3.base_pb2 import DataSource
 from envoy.config.core.v3.config_source_pb2 import ExtensionConfigSource
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
+from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
 from envoy.config.listener.v3.listener_components_pb2 import Filter
 from envoy.config.rbac.v3.rbac_pb2 import RBAC as RBACRules
 from envoy.config.rbac.v3.rbac_pb2 import Permission, Policy, Principal
+from envoy.extensions.filters.common.set_filter_state.v3.value_pb2 import FilterStateValue
 from envoy.extensions.filters.network.rbac.v3.rbac_pb2 import RBAC
+from envoy.extensions.filters.network.set_filter_state.v3.set_filter_state_pb2 import Config as SetFilterState
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.wrappers_pb2 import UInt32Value
 
@@ -29,6 +33,7 @@ from l7filters.ir import DirectionRules, RuleSet
 from l7filters.model import Direction
 
 GUARD_FILTER = "tidegate.guard"
+SERVER_NAME_FILTER = "tidegate.server-name"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 LOOPBACK_V4 = CidrRange(address_prefix="127.0.0.0", prefix_len=UInt32Value(value=8))
 LOOPBACK_V6 = CidrRange(address_prefix="::1", prefix_len=UInt32Value(value=128))
@@ -85,11 +90,29 @@ def _statistics(direction: Direction, part: str) -> str:
     return f"tidegate.{direction}.{part}."
 
 
-def tcp_proxy(name: str, judged: tuple[Direction, ...], settings: EnvoySettings) -> Filter:
+def server_name_passed_on() -> Filter:
+    """Return the filter that makes the server name that the client asked for the one asked of the server, and verified there."""
+    named = [
+        FilterStateValue(
+            object_key=key,
+            format_string=SubstitutionFormatString(
+                text_format_source=DataSource(inline_string="%REQUESTED_SERVER_NAME%"), omit_empty_values=True
+            ),
+            skip_if_empty=True,
+            shared_with_upstream=FilterStateValue.ONCE,
+        )
+        for key in ("envoy.network.upstream_server_name", "envoy.network.upstream_subject_alt_names")
+    ]
+    return Filter(name=SERVER_NAME_FILTER, typed_config=packed(SetFilterState(on_new_connection=named)))
+
+
+def tcp_proxy(
+    name: str, judged: tuple[Direction, ...], settings: EnvoySettings, cluster: str = names.ORIGINAL_DST_CLUSTER
+) -> Filter:
     """Return the filter that passes bytes on to the original destination."""
     config = TcpProxy(
         stat_prefix=name,
-        cluster=names.ORIGINAL_DST_CLUSTER,
+        cluster=cluster,
         idle_timeout=duration(settings.tcp_idle_timeout_seconds),
         access_log=[tcp_access_log(name, [(direction, Stage.ALLOW) for direction in judged], settings)],
     )

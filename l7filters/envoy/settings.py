@@ -81,6 +81,9 @@ class EnvoySettings:
     """Path of the module that Envoy loads; None: there is none, and what needs it is not to be had. A change of it changes
     listeners."""
 
+    kafka_reports: str | None = None
+    """Path of the datagram socket that the module tells of Kafka requests; None: nobody listens."""
+
     allowed_sample: float = 0.01
     """Share of allowed requests in the access log; changed at run time through the runtime resource."""
     access_log_flush_seconds: float = 0.2

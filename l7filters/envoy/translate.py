@@ -15,6 +15,7 @@ from l7filters.envoy import names
 from l7filters.envoy.access_log import runtime
 from l7filters.envoy.cluster import original_dst_cluster, shared_cluster
 from l7filters.envoy.faults import Faults
+from l7filters.envoy.kafka import kafka_config
 from l7filters.envoy.listener import listener
 from l7filters.envoy.network import server_name_rules
 from l7filters.envoy.resource import EnvoyResource, ResourceName, RuleProblem, SlotError, Translation, TypeUrl
@@ -39,8 +40,13 @@ def shared_resources(settings: EnvoySettings, allowed_sample: float | None = Non
     )
 
 
-def translate_slot(slot: Slot, slot_id: int, settings: EnvoySettings, secrets: Secrets = NO_SECRETS) -> Translation:
-    """Return the resources of one slot. They refer to each other and to ``shared_resources``."""
+def translate_slot(
+    slot: Slot, slot_id: int, settings: EnvoySettings, secrets: Secrets = NO_SECRETS, allowed_sample: float | None = None
+) -> Translation:
+    """Return the resources of one slot. They refer to each other and to ``shared_resources``.
+
+    ``allowed_sample``: other than the setting, as while someone follows; only Kafka slots carry it themselves.
+    """
     if not 1 <= slot_id <= SLOT_MAX:
         return _refused(slot, f"slot id {slot_id} is out of range", f"at most {SLOT_MAX} slots fit")
     faults = Faults()
@@ -50,7 +56,9 @@ def translate_slot(slot: Slot, slot_id: int, settings: EnvoySettings, secrets: S
                 resources = _http_slot(slot, slot_id, settings, secrets, faults)
             case L7Protocol.TLS:
                 resources = _tls_slot(slot, slot_id, settings)
-            case L7Protocol.KAFKA | L7Protocol.DNS:
+            case L7Protocol.KAFKA:
+                resources = _kafka_slot(slot, slot_id, settings, secrets, allowed_sample)
+            case L7Protocol.DNS:
                 return _refused(slot, f"Envoy judges no {slot.key.protocol} here", "this protocol needs a proxy of its own")
     except RuleProblem as problem:
         return _refused(slot, str(problem), problem.hint, faults)
@@ -87,6 +95,27 @@ def _http_slot(slot: Slot, slot_id: int, settings: EnvoySettings, secrets: Secre
     routes = route_configuration(slot, name, cluster.name, settings, secrets, faults)
     resources.append(EnvoyResource.of(TypeUrl.ROUTE, name, routes, cluster))
     references = [ResourceName(TypeUrl.ROUTE, name)]
+    if downstream is not None:
+        resources += downstream.secrets
+        references += _keys(downstream)
+    resources.append(EnvoyResource.of(TypeUrl.LISTENER, name, listener(slot, slot_id, settings, downstream), *references))
+    return resources
+
+
+def _kafka_slot(
+    slot: Slot, slot_id: int, settings: EnvoySettings, secrets: Secrets, allowed_sample: float | None
+) -> list[EnvoyResource]:
+    name = names.slot_name(slot_id)
+    config = kafka_config(slot, slot_id, settings, settings.allowed_sample if allowed_sample is None else allowed_sample)
+    resources = [EnvoyResource.of(TypeUrl.EXTENSION, config.name, config)]
+    cluster = _SHARED_CLUSTER
+    if slot.originating_tls is not None:
+        upstream = originating(slot.originating_tls, secrets)
+        cluster = ResourceName(TypeUrl.CLUSTER, names.originating_cluster(slot_id))
+        made = original_dst_cluster(cluster.name, settings, upstream, http=False)
+        resources += [EnvoyResource.of(TypeUrl.CLUSTER, cluster.name, made, *_keys(upstream)), *upstream.secrets]
+    downstream = None if slot.terminating_tls is None else terminating(slot.terminating_tls, secrets)
+    references = [cluster, resources[0].key]
     if downstream is not None:
         resources += downstream.secrets
         references += _keys(downstream)

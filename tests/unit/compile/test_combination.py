@@ -259,7 +259,7 @@ def test_l7_deny_holds_beside_a_plain_allow_of_another_policy() -> None:
     assert len(view.rules(view.ingress("web", "client", "80")).enforced.deny) == 1
 
 
-@pytest.mark.parametrize(("rules", "name"), [(KAFKA, "kafka"), (DNS, "dns")])
+@pytest.mark.parametrize(("rules", "name"), [(DNS, "dns")])
 def test_protocols_not_realised_yet_are_closed_and_reported(rules: L7Rules, name: str) -> None:
     view = on_web(allow(CLIENT, To("9092", l7=rules)))
     verdict = view.ingress("web", "client", "9092")

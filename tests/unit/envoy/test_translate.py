@@ -125,7 +125,8 @@ def test_renewed_certificate_touches_the_secret_alone() -> None:
 
 
 BAD_SLOTS = {
-    "kafka": (slot(RuleSet(), protocol=L7Protocol.KAFKA), "judges no kafka"),
+    "dns": (slot(RuleSet(), protocol=L7Protocol.DNS), "judges no dns"),
+    "kafka without the module": (slot(RuleSet(), protocol=L7Protocol.KAFKA), "need Tidegate's native module"),
     "no certificate": (slot(everything(), terminating=CA), "needs a certificate"),
     "certificate without key": (slot(everything(), terminating=TlsContext("d", "w", certificate="c")), "go together"),
     "secret missing": (slot(everything(), terminating=TlsContext("d", "w", certificate="c", private_key="k")), "has no key c"),

@@ -278,6 +278,7 @@ def test_json_has_a_stable_shape() -> None:
                 "headerNames": [],
             },
             "serverName": None,
+            "kafka": None,
         },
         "decidedBy": [],
         "sides": [allowed_side, denied_side],
