@@ -38,7 +38,7 @@ from tidegate.flow import Flow, Redaction, rfc3339
 from tidegate.flow_filter import FlowFilter
 from tidegate.flows import FlowRing, TooManySubscribers
 from tidegate.jsonvalue import decode, encode
-from tidegate.metrics import CONTENT_TYPE, render
+from tidegate.metrics import CONTENT_TYPE, Meters, render
 from tidegate.recorded import explain_record
 from tidegate.status import ChangeSignal, NodeStatus
 
@@ -66,6 +66,10 @@ class AgentView(Protocol):
     @property
     def flows(self) -> FlowRing:
         """The flow ring."""
+
+    @property
+    def meters(self) -> Meters:
+        """What is counted besides the status."""
 
     async def refresh(self) -> None:
         """Take in what the sources say at this moment, so that ``status`` speaks of it."""
@@ -335,7 +339,7 @@ async def get_health(request: web.Request) -> web.Response:
 async def get_metrics(request: web.Request) -> web.Response:
     """Prometheus text, read now."""
     view = request.app[VIEW]
-    body = render(view.status(), view.flows)
+    body = render(view.status(), view.flows, view.meters)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 

@@ -42,6 +42,7 @@ from tidegate.flow_file import FlowFileWriter
 from tidegate.flows import FlowRing, LossSource
 from tidegate.following import Follower
 from tidegate.kernel import KernelSide
+from tidegate.metrics import Meters
 from tidegate.numbering import NumberingFiles
 from tidegate.observe import Observer
 from tidegate.realise import Realisation, Realiser
@@ -88,6 +89,8 @@ class Agent:
         self._changes = ChangeSignal()
         self._ring = FlowRing(config.flows.ring, on_followers=self._followers_changed)
         self._flow_file: FlowFileWriter | None = None
+        self._meters = Meters()
+        self._ring.tap(self._meters.records.take)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._settings = envoy_settings(config, native_module.path_for_envoy(config, supervised=SUPERVISOR_PID in os.environ))
         self._launcher = EnvoyLauncher(config)
@@ -180,6 +183,7 @@ class Agent:
             self._translator = _Translator(self._settings, StoredSecrets(inputs.policies.secrets, inputs.secrets.secrets))
             self._translator.allowed_sample = sample
         self._heard.add(source)
+        self._meters.realisation.noticed(time.monotonic())
         self._poke()
 
     def _followers_changed(self, count: int) -> None:
@@ -261,19 +265,21 @@ class Agent:
         candidate = build_world(self._config, inputs, self._world.revision)
         if candidate != self._world or self._realisation is None:
             self._world = replace(candidate, revision=self._world.revision + 1)
-        started_s = time.monotonic()
+        started_s, noticed_s = time.monotonic(), self._meters.realisation.started()
         try:
             found = await asyncio.to_thread(self._kernel.attach, self._world)
             self._realisation = await self._realiser.realise(self._world, found, translator)
             await asyncio.to_thread(self._kernel.detach_others)
         except (DatapathError, OSError) as error:
             self._failed = str(error)
+            self._meters.realisation.failed(noticed_s)
             _log.error("realisation_failed", revision=self._world.revision, reason=self._failed)
             asyncio.get_running_loop().call_later(FAILURE_RETRY_S, self._poke)
         else:
             if self._failed:
                 _log.info("realisation_recovered", revision=self._world.revision)
             self._failed = ""
+            self._meters.realisation.realised(noticed_s, time.monotonic())
             self._observer.world_changed(self._realisation)
             _log.info(
                 "realised",
@@ -311,6 +317,11 @@ class Agent:
     def flows(self) -> FlowRing:
         """The flow ring."""
         return self._ring
+
+    @property
+    def meters(self) -> Meters:
+        """What is counted besides the status."""
+        return self._meters
 
     def world(self) -> World:
         """The world in force."""

@@ -14,6 +14,7 @@ from l7filters.world import Node, World
 from tidegate.config import NodeConfig, NodeSection
 from tidegate.flow import Flow, FlowEnd, HttpPart, Verdict
 from tidegate.flows import FlowRing
+from tidegate.metrics import Meters
 from tidegate.status import (
     BpfStatus,
     ChangeSignal,
@@ -126,6 +127,7 @@ class FakeAgent:
     shown_world: World = field(default_factory=lambda: World(revision=7, node=Node(name="node-a")))
     shown_compiled: CompiledPolicy | None = None
     shown_secrets: dict[SecretRef, SecretValue] = field(default_factory=dict)
+    meters: Meters = field(default_factory=Meters)
     refreshes: int = 0
 
     async def refresh(self) -> None:
