@@ -284,13 +284,14 @@ def _party_words(party: Party) -> str:
 
 
 def _ports_words(port_rule: PortRule, flow: Flow) -> str:
-    wanted = _listed([_port_words(spec) for spec in port_rule.ports]) if port_rule.ports else "any"
+    wanted = _listed([port_words(spec) for spec in port_rule.ports]) if port_rule.ports else "any"
     if needs_proxy(port_rule) and flow.protocol != Protocol.TCP:
         return f"{_flow_port(flow)} can't carry its L7 rules (it covers {wanted})"
     return f"port {_flow_port(flow)} is not {wanted}"
 
 
-def _port_words(spec: PortSpec) -> str:
+def port_words(spec: PortSpec) -> str:
+    """Return which ports ``spec`` covers, in words."""
     if spec.protocol in (Protocol.ICMP, Protocol.ICMPV6):
         return f"{spec.protocol.name} type {spec.port}"
     if spec.port == 0:

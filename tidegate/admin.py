@@ -2,12 +2,12 @@
 
 Owns: the routes, their parameters and the sockets. Must not know how the agent works: it sees an AgentView. The socket
 {state}/admin.sock is readable by its owner only (0600), and that is all the authentication there is; the optional TCP
-address serves /metrics and /healthz, which name no rule and no address. docs/cli.md lists the routes.
+addresses serve /metrics and /healthz, which name no rule and no address, and the page (page.py). docs/cli.md lists the routes.
 
     GET /v1/status[?wait=SECONDS]     NodeStatus; with wait, as soon as all is realised, at the latest after SECONDS
     GET /v1/flows[?follow=1&last=N&verdict=..&namespace=..&name=..&protocol=..&since_ns=N]    NDJSON
     GET /v1/flows/UUID[/explain]      one record; what the evaluator says of it
-    GET /v1/endpoints, /v1/policies, /v1/world
+    GET /v1/endpoints, /v1/policies, /v1/policies/effect?key=, /v1/map, /v1/world
     POST /v1/explain                  a question (explanation.py) against the live world
     GET /healthz, /metrics
 """
@@ -39,8 +39,10 @@ from tidegate.flow_filter import FlowFilter
 from tidegate.flows import FlowRing, TooManySubscribers
 from tidegate.jsonvalue import decode, encode
 from tidegate.metrics import CONTENT_TYPE, Meters, render
+from tidegate.policy_effect import SlotStates, policy_effect
 from tidegate.recorded import explain_record
 from tidegate.status import ChangeSignal, NodeStatus
+from tidegate.traffic import Traffic, map_json
 
 WAIT_SECONDS_MAX = 3600.0
 """A long poll ends after this; who wants longer asks again."""
@@ -48,6 +50,8 @@ LAST_MAX = 1 << 31
 """More than any ring holds; whoever asks for more gets all there is."""
 SHUTDOWN_SECONDS = 0.5
 """How long open requests (followers) get when the agent stops; then they are cut."""
+INTERVAL_SECONDS_MAX = 5.0
+"""How long a follower may let records gather; its queue holds some seconds of them."""
 REQUEST_BYTES_MAX = 64 << 10
 """The largest request is a question to explain with all its headers."""
 
@@ -71,6 +75,10 @@ class AgentView(Protocol):
     def meters(self) -> Meters:
         """What is counted besides the status."""
 
+    @property
+    def traffic(self) -> Traffic:
+        """Who talks to whom."""
+
     async def refresh(self) -> None:
         """Take in what the sources say at this moment, so that ``status`` speaks of it."""
 
@@ -82,6 +90,9 @@ class AgentView(Protocol):
 
     def compiled(self) -> CompiledPolicy | None:
         """What it compiled to; None before the first time."""
+
+    def slot_states(self) -> SlotStates:
+        """The slots in use."""
 
     def secrets(self) -> Mapping[SecretRef, SecretValue]:
         """The secrets that policies may refer to; look-up is enough."""
@@ -95,17 +106,24 @@ def admin_app(view: AgentView) -> web.Application:
     """Return the whole API, for the Unix socket."""
     app = web.Application(client_max_size=REQUEST_BYTES_MAX, middlewares=[_errors_as_json])
     app[VIEW] = view
+    add_reads(app)
+    app.router.add_get("/v1/world", get_world)
+    return app
+
+
+def add_reads(app: web.Application) -> None:
+    """Add the routes that the page's address has as well; none of them changes anything."""
     app.router.add_get("/v1/status", get_status)
     app.router.add_get("/v1/flows", get_flows)
     app.router.add_get("/v1/flows/{uuid}", get_flow)
     app.router.add_get("/v1/flows/{uuid}/explain", get_flow_explained)
+    app.router.add_get("/v1/map", get_map)
     app.router.add_get("/v1/endpoints", get_endpoints)
     app.router.add_get("/v1/policies", get_policies)
-    app.router.add_get("/v1/world", get_world)
+    app.router.add_get("/v1/policies/effect", get_policy_effect)
     app.router.add_post("/v1/explain", post_explain)
     app.router.add_get("/healthz", get_health)
     app.router.add_get("/metrics", get_metrics)
-    return app
 
 
 def metrics_app(view: AgentView) -> web.Application:
@@ -131,6 +149,11 @@ class AdminServer:
             if config.admin.metrics_host is not None:
                 sock = bind_tcp(config.admin.metrics_host, config.admin.metrics_port)
                 await self._serve(metrics_app(self._view), sock)
+            if config.admin.page_host is not None:
+                from tidegate.page import page_app  # it serves what is defined here
+
+                app = page_app(self._view)
+                await self._serve(app, bind_tcp(config.admin.page_host, config.admin.page_port))
         except BaseException:
             await self._close()
             raise
@@ -233,6 +256,7 @@ async def get_flows(request: web.Request) -> web.StreamResponse:
         raise web.HTTPBadRequest(text=str(error)) from error
     last = int(_number(request, "last", 0, LAST_MAX)) if "last" in request.query else None
     follow = request.query.get("follow", "") not in ("", "0", "false")
+    interval_seconds = _number(request, "interval", 0, INTERVAL_SECONDS_MAX)
     if not follow:
         return await _send_flows(request, _lines(view.flows.recent(wanted, last)))
     try:
@@ -247,6 +271,7 @@ async def get_flows(request: web.Request) -> web.StreamResponse:
                 if lost:
                     await response.write(_lost_line(lost))
                 await response.write(_lines(flows))
+                await asyncio.sleep(interval_seconds)
     return response
 
 
@@ -277,7 +302,7 @@ def _recorded(request: web.Request) -> Flow:
 
 
 async def _send_flows(request: web.Request, lines: bytes, end: bool = True) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    response = web.StreamResponse(headers={**request.get("headers", {}), "Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     await response.write(lines)
     if end:
@@ -309,6 +334,23 @@ async def get_policies(request: web.Request) -> web.Response:
     """All policies with their state, and the documents that are in error."""
     status = request.app[VIEW].status()
     return web.json_response({"policies": encode(status.policies), "document_errors": encode(status.document_errors)})
+
+
+async def get_policy_effect(request: web.Request) -> web.Response:
+    """What one policy (``key``) selects, allows and denies, and what it decided of late."""
+    view = request.app[VIEW]
+    key = request.query.get("key", "")
+    wanted = FlowFilter(policies=frozenset((key,)))
+    effect = policy_effect(view.world(), key, view.slot_states(), view.flows.recent(wanted))
+    if effect is None:
+        raise web.HTTPNotFound(text=f"there is no policy {key[:200]!r}")
+    return web.json_response(effect)
+
+
+async def get_map(request: web.Request) -> web.Response:
+    """Who talks to whom, over the last minutes: workloads and edges with their counts and rates."""
+    view = request.app[VIEW]
+    return web.json_response(map_json(view.traffic, view.status()))
 
 
 async def get_world(request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,10 +45,12 @@ from tidegate.kernel import KernelSide
 from tidegate.metrics import Meters
 from tidegate.numbering import NumberingFiles
 from tidegate.observe import Observer
+from tidegate.policy_effect import SlotStates
 from tidegate.realise import Realisation, Realiser
 from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState, SecretsSource, SecretsState
 from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, ProcessState, XdsStatus
 from tidegate.supervisor import SUPERVISOR_PID
+from tidegate.traffic import Traffic
 from tidegate.worlds import Inputs, StoredSecrets, build_world
 from xds_server.service import SocketUnusable, XdsServer
 
@@ -91,6 +93,9 @@ class Agent:
         self._flow_file: FlowFileWriter | None = None
         self._meters = Meters()
         self._ring.tap(self._meters.records.take)
+        self._traffic = Traffic()
+        self._ring.tap(self._traffic.take)
+        self._veths: Mapping[str, int] = {}
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._settings = envoy_settings(config, native_module.path_for_envoy(config, supervised=SUPERVISOR_PID in os.environ))
         self._launcher = EnvoyLauncher(config)
@@ -206,6 +211,7 @@ class Agent:
         try:
             while True:
                 addresses = await asyncio.to_thread(surroundings.node_addresses)
+                self._veths = await asyncio.to_thread(surroundings.foreign_veths)
                 if addresses != self._inputs.addresses:
                     self._inputs = replace(self._inputs, addresses=addresses)
                 self._heard.add("machine")
@@ -323,6 +329,16 @@ class Agent:
         """What is counted besides the status."""
         return self._meters
 
+    @property
+    def traffic(self) -> Traffic:
+        """Who talks to whom."""
+        return self._traffic
+
+    def slot_states(self) -> SlotStates:
+        """The slots in use."""
+        found = self._realisation
+        return {key: (number, key not in found.unready) for key, number in found.table.ids.items()} if found else {}
+
     def world(self) -> World:
         """The world in force."""
         return self._realisation.world if self._realisation is not None else self._world
@@ -351,12 +367,14 @@ class Agent:
             failed=self._failed,
             attachments=self._kernel.attach_failures,
         )
+        endpoints = agent_status.endpoint_statuses(facts)
         return NodeStatus(
             node=self._config.node.name,
             version=version(),
             revision=self._world.revision,
             started_at=self._started_at,
-            endpoints=agent_status.endpoint_statuses(facts),
+            endpoints=endpoints,
+            unmanaged=agent_status.unmanaged(facts, endpoints, self._veths),
             policies=agent_status.policy_statuses(facts),
             document_errors=agent_status.document_errors(self._inputs),
             envoy=self._envoy_status(),
@@ -429,6 +447,8 @@ def run_agent(config: NodeConfig) -> int:
             asyncio.run(Agent(config).run())
     except BlockingIOError:
         return _give_up(f"another agent runs with the state directory {config.state}", Exit.REFUSED)
+    except ConfigError as error:
+        return _give_up(str(error), Exit.INVALID)
     except (DatapathError, SocketUnusable, OSError) as error:
         return _give_up(str(error), Exit.MACHINE)
     except BaseExceptionGroup as group:

@@ -14,6 +14,7 @@ from l7filters.ir import SlotKey
 from l7filters.labels import Labels
 from l7filters.model import Policy
 from l7filters.world import Endpoint, World
+from tidegate.flow import prefixed_labels, workload_name
 from tidegate.realise import Realisation
 from tidegate.status import (
     DocumentError,
@@ -21,6 +22,7 @@ from tidegate.status import (
     EndpointStatus,
     PolicyState,
     PolicyStatus,
+    Unmanaged,
 )
 from tidegate.worlds import Inputs
 
@@ -88,7 +90,23 @@ def _endpoint_status(facts: Facts, endpoint: Endpoint) -> EndpointStatus:
         revision=realisation.world.revision if realisation is not None and attached else 0,
         policies=selecting,
         message=message,
+        workload=f"{endpoint.namespace}/{workload_name(endpoint.name, prefixed_labels(endpoint.labels))}",
     )
+
+
+def unmanaged(facts: Facts, statuses: tuple[EndpointStatus, ...], veths: Mapping[str, int]) -> tuple[Unmanaged, ...]:
+    """Return what is on this node and not under policy. ``veths``: interfaces that lead to other namespaces, with their index."""
+    found = [
+        Unmanaged(name=status.key, kind="endpoint", reason=status.message or str(status.state))
+        for status in statuses
+        if status.state in (EndpointState.WAITING, EndpointState.FAILED)
+    ]
+    claimed = {endpoint.interface for endpoint in facts.inputs.endpoints.endpoints}
+    found += [
+        Unmanaged(name=name, kind="interface", reason="leads to another network namespace, and no endpoint claims it")
+        for name in sorted(veths.keys() - claimed)
+    ]
+    return tuple(found)
 
 
 def _labels_of(world: World, endpoint: Endpoint) -> Labels:

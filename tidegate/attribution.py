@@ -30,7 +30,19 @@ from l7filters.model import Direction, MismatchAction, Protocol, RuleOrigin
 from l7filters.parties import canonical
 from l7filters.ports import PORT_BITS, PortPrefix, ancestors
 from l7filters.world import Endpoint, World
-from tidegate.flow import Address, Flow, FlowEnd, HttpPart, L7Type, MatchType, Redaction, TlsPart, Verdict, parse_origin
+from tidegate.flow import (
+    Address,
+    Flow,
+    FlowEnd,
+    HttpPart,
+    L7Type,
+    MatchType,
+    Redaction,
+    TlsPart,
+    Verdict,
+    parse_origin,
+    prefixed_labels,
+)
 from tidegate.judged import judged
 
 POLICY_DENY = "POLICY_DENY"
@@ -81,7 +93,7 @@ class WorldIndex:
         number = identity or (self.identity_of(address) if address is not None else 0)
         endpoint = self._endpoints.get(address) if address is not None else None
         if endpoint is not None:
-            labels = tuple(f"k8s:{key}={value}" for key, value in sorted(endpoint.labels.items()))
+            labels = prefixed_labels(endpoint.labels)
             return FlowEnd(
                 address=address, port=port, identity=number, namespace=endpoint.namespace, name=endpoint.name, labels=labels
             )

@@ -18,6 +18,7 @@ from pathlib import Path
 from l7filters.envoy.settings import EscapedSlashes, UnderscoreHeaders
 from l7filters.world import Enforcement
 from tidegate.dns_section import DnsSection, parse_dns
+from tidegate.page_guard import is_loopback
 from tidegate.settings import ConfigError, ConfigProblem, Section, load_yaml
 
 __all__ = [
@@ -174,10 +175,16 @@ class BpfSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminSection:
-    """``admin``: the API beyond its Unix socket. ``metrics`` (``host:port``) serves /metrics and /healthz, nothing else."""
+    """``admin``: the API beyond its Unix socket. ``metrics`` (``host:port``) serves /metrics and /healthz, nothing else;
+    ``page`` the page and what it reads.
+    """
 
     metrics_host: str | None = None
     metrics_port: int = 0
+    page_host: str | None = None
+    page_port: int = 0
+    token_file: Path | None = None
+    """Holds the token that the page's address asks for; required where that is not loopback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,7 +332,7 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
         maps=_parse_maps(root.section("maps")),
         envoy=_parse_envoy(root.section("envoy"), base),
         bpf=_parse_bpf(root.section("bpf")),
-        admin=_parse_admin(root.section("admin")),
+        admin=_parse_admin(root.section("admin"), base),
         flows=_parse_flows(root.section("flows"), base),
         dns=parse_dns(root.section("dns")),
     )
@@ -440,17 +447,28 @@ def _parse_bpf(section: Section) -> BpfSection:
     return BpfSection(pin_root=Path(os.path.normpath(written)))
 
 
-def _parse_admin(section: Section) -> AdminSection:
-    written = section.text("metrics", "")
+def _parse_admin(section: Section, base: Path) -> AdminSection:
+    metrics_host, metrics_port = _parse_address(section, "metrics", 9469)
+    page_host, page_port = _parse_address(section, "page", 9470)
+    token_file = section.path("tokenFile", base)
     section.finish()
+    if page_host is not None and token_file is None and not is_loopback(page_host):
+        section.problem("page", f"{page_host} is not loopback: others could read", "add `tokenFile: ./token`, or use 127.0.0.1")
+    return AdminSection(
+        metrics_host=metrics_host, metrics_port=metrics_port, page_host=page_host, page_port=page_port, token_file=token_file
+    )
+
+
+def _parse_address(section: Section, key: str, example: int) -> tuple[str | None, int]:
+    written = section.text(key, "")
     if not written:
-        return AdminSection()
+        return None, 0
     host, _, port = written.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
-        section.problem("metrics", f"{written!r} is not host:port", "e.g. 127.0.0.1:9469 or [::1]:9469")
-        return AdminSection()
-    return AdminSection(metrics_host=host, metrics_port=int(port))
+        section.problem(key, f"{written!r} is not host:port", f"e.g. 127.0.0.1:{example} or [::1]:{example}")
+        return None, 0
+    return host, int(port)
 
 
 def _parse_flows(section: Section, base: Path) -> FlowsSection:

@@ -13,6 +13,7 @@ unless the configuration says otherwise.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
@@ -120,6 +121,11 @@ WORKLOAD_LABELS = ("app.kubernetes.io/name", "app", "k8s-app")
 """The labels that name a workload, by custom; the first that is there counts."""
 _POD_SUFFIX = re.compile(r"(?:-[0-9a-f]{6,10})?-[bcdfghjklmnpqrstvwxz2456789]{5}|-\d{1,5}")
 """What Deployments, DaemonSets and StatefulSets add to a pod's name (Kubernetes' SafeEncodeString alphabet)."""
+
+
+def prefixed_labels(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Return an endpoint's labels as Hubble prints them."""
+    return tuple(f"k8s:{key}={value}" for key, value in sorted(labels.items()))
 
 
 @lru_cache(maxsize=4096)

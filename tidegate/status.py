@@ -58,6 +58,18 @@ class EndpointStatus:
     policies: int = 0
     """How many policies select it."""
     message: str = ""
+    workload: str = ""
+    """``namespace/workload`` (flow.workload_name)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmanaged:
+    """Something on this node whose traffic no policy reaches. ``name``: an endpoint's key, or an interface."""
+
+    name: str
+    kind: str
+    """``endpoint``: known, not attached. ``interface``: leads to another network namespace, and no endpoint claims it."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +182,7 @@ class NodeStatus:
     """RFC 3339."""
     endpoints: tuple[EndpointStatus, ...] = ()
     policies: tuple[PolicyStatus, ...] = ()
+    unmanaged: tuple[Unmanaged, ...] = ()
     document_errors: tuple[DocumentError, ...] = ()
     envoy: EnvoyStatus = EnvoyStatus()
     bpf: BpfStatus = BpfStatus()

@@ -59,6 +59,17 @@ def default_route_interfaces() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def foreign_veths() -> dict[str, int]:
+    """Return the veths of this namespace whose other end is in another one: the doors of containers and pods."""
+    with IPRoute() as route:
+        messages = list(route.get_links(kind="veth"))
+    return {
+        str(message.get_attr("IFLA_IFNAME")): int(message["index"])
+        for message in messages
+        if message.get_attr("IFLA_LINK_NETNSID") is not None
+    }
+
+
 def cgroup_ids(paths: Iterable[str]) -> dict[str, int]:
     """Return the id (inode number) of each cgroup that exists now."""
     found: dict[str, int] = {}

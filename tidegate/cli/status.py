@@ -38,6 +38,7 @@ def _print_status(found: dict[str, Any]) -> None:
     parts = [
         (("PART", "STATE", "DETAIL"), _summary(found)),
         (_ENDPOINT_COLUMNS, [_endpoint_row(each) for each in found["endpoints"]]),
+        (("UNMANAGED", "KIND", "MESSAGE"), [(each["name"], each["kind"], each["reason"]) for each in found.get("unmanaged", ())]),
         (_POLICY_COLUMNS, [_policy_row(each) for each in found["policies"]]),
         (("DOCUMENT", "FIELD", "MESSAGE"), [_document_row(each) for each in found["document_errors"]]),
         (("REFUSED BY ENVOY", "MESSAGE"), list(found["xds"]["quarantined"].items())),

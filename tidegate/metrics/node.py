@@ -19,6 +19,7 @@ from tidegate.status import EndpointState, NodeStatus, PolicyState, ProcessState
 
 BUILD = gauge("tidegate_build_info", "Which Tidegate and Envoy run; always 1.", ("version", "envoy"))
 ENDPOINTS = gauge("tidegate_endpoints", "Local endpoints by state.", ("state",))
+UNMANAGED = gauge("tidegate_unmanaged_workloads", "Workloads of this node whose traffic no policy reaches.", ("kind",))
 POLICIES = gauge("tidegate_policies", "Policies by state.", ("state",))
 DOCUMENT_ERRORS = gauge("tidegate_policy_document_errors", "Policy documents that could not be read.")
 REVISION = gauge("tidegate_policy_revision", "Revision of the world that is wanted.")
@@ -45,6 +46,7 @@ FOLLOWERS = gauge("tidegate_flow_followers", "Readers that follow the flow ring.
 SPECS: tuple[Spec, ...] = (
     BUILD,
     ENDPOINTS,
+    UNMANAGED,
     POLICIES,
     DOCUMENT_ERRORS,
     REVISION,
@@ -94,6 +96,10 @@ class NodeCollector(Collector):
         info.add_metric([status.version, status.envoy.version], 1)
         yield info
         yield _by_state(ENDPOINTS, EndpointState, (endpoint.state for endpoint in status.endpoints))
+        unmanaged = UNMANAGED.gauge()
+        for kind in ("endpoint", "interface"):
+            unmanaged.add_metric([kind], sum(each.kind == kind for each in status.unmanaged))
+        yield unmanaged
         yield _by_state(POLICIES, PolicyState, (policy.state for policy in status.policies))
         yield DOCUMENT_ERRORS.value(len(status.document_errors))
         yield REVISION.value(status.revision)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from l7filters.envoy.secrets import SecretValue
-from l7filters.ir import CompiledPolicy
+from l7filters.ir import CompiledPolicy, SlotKey
 from l7filters.model import Direction, PolicyKey, Protocol, RuleOrigin, SecretRef
 from l7filters.world import Node, World
 from tidegate.config import NodeConfig, NodeSection
@@ -27,6 +27,7 @@ from tidegate.status import (
     ProcessState,
     XdsStatus,
 )
+from tidegate.traffic import Traffic
 
 RULE = RuleOrigin(PolicyKey("cnp/default/rule1"), "spec.ingress[0].toPorts[0].rules.http[0]")
 XWING = FlowEnd(
@@ -128,6 +129,8 @@ class FakeAgent:
     shown_compiled: CompiledPolicy | None = None
     shown_secrets: dict[SecretRef, SecretValue] = field(default_factory=dict)
     meters: Meters = field(default_factory=Meters)
+    traffic: Traffic = field(default_factory=Traffic)
+    shown_slots: dict[SlotKey, tuple[int, bool]] = field(default_factory=dict)
     refreshes: int = 0
 
     async def refresh(self) -> None:
@@ -141,6 +144,9 @@ class FakeAgent:
 
     def compiled(self) -> CompiledPolicy | None:
         return self.shown_compiled
+
+    def slot_states(self) -> dict[SlotKey, tuple[int, bool]]:
+        return self.shown_slots
 
     def secrets(self) -> dict[SecretRef, SecretValue]:
         return self.shown_secrets
