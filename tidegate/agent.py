@@ -36,11 +36,11 @@ from l7filters.world import World
 from tidegate import agent_status, native_module, surroundings
 from tidegate.admin import AdminServer
 from tidegate.cli.exits import Exit
-from tidegate.config import ConfigError, NodeConfig, load_config
+from tidegate.config import ConfigError, ExistingPods, HostNetworkPods, NodeConfig, SourceKind, load_config
 from tidegate.envoy_process import EnvoyLauncher, ask_version, envoy_settings
 from tidegate.flow_file import FlowFileWriter
 from tidegate.flows import FlowRing, LossSource
-from tidegate.following import Follower
+from tidegate.following import Follower, Source
 from tidegate.kernel import KernelSide
 from tidegate.metrics import Meters
 from tidegate.numbering import NumberingFiles
@@ -48,6 +48,7 @@ from tidegate.observe import Observer
 from tidegate.policy_effect import SlotStates
 from tidegate.realise import Realisation, Realiser
 from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState, SecretsSource, SecretsState
+from tidegate.sources.kubernetes import ClusterSettings, ClusterState, KubernetesSource
 from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, ProcessState, XdsStatus
 from tidegate.supervisor import SUPERVISOR_PID
 from tidegate.traffic import Traffic
@@ -120,13 +121,7 @@ class Agent:
         self._wake = asyncio.Event()
         self._pending = True
         self._envoy_version: str | None = None
-        self._policies = Follower(
-            DirectorySource(config.policies, kept=config.kept_documents), config.policies, self._take_policies
-        )
-        self._endpoints = Follower(EndpointsSource(config.endpoints), config.endpoints.parent, self._take_endpoints)
-        self._secrets: Follower[SecretsState] | None = None
-        if config.secrets is not None:
-            self._secrets = Follower(SecretsSource(config.secrets), config.secrets, self._take_secrets, recursive=True)
+        self._sources = self._make_sources()
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -160,10 +155,8 @@ class Agent:
             self._ring.count_losses(LossSource.FILE, lambda: self._flow_file.lost if self._flow_file else 0)
 
     def _jobs(self) -> Iterator[asyncio._CoroutineLike[None]]:
-        yield self._policies.run()
-        yield self._endpoints.run()
-        if self._secrets is not None:
-            yield self._secrets.run()
+        for source in self._sources.values():
+            yield source.run()
         yield self._follow_machine()
         yield self._follow_envoy()
         yield self._reconcile()
@@ -171,6 +164,26 @@ class Agent:
         yield self._observer.read_kernel(self._kernel)
 
     # ---- inputs -----------------------------------------------------------------------------------------------------
+
+    def _make_sources(self) -> dict[str, Source]:
+        """Return what tells of policies and endpoints, by the name under which ``_heard`` knows it."""
+        config = self._config
+        if config.source is SourceKind.KUBERNETES:
+            return {"cluster": KubernetesSource(cluster_settings(config), self._take_cluster)}
+        documents = DirectorySource(config.policies, kept=config.kept_documents)
+        sources: dict[str, Source] = {
+            "policies": Follower(documents, config.policies, self._take_policies),
+            "endpoints": Follower(EndpointsSource(config.endpoints), config.endpoints.parent, self._take_endpoints),
+        }
+        if config.secrets is not None:
+            secrets = SecretsSource(config.secrets)
+            sources["secrets"] = Follower(secrets, config.secrets, self._take_secrets, recursive=True)
+        return sources
+
+    def _take_cluster(self, state: ClusterState) -> None:
+        secrets = SecretsState(secrets=state.secrets)
+        inputs = replace(self._inputs, cluster=state, policies=state.policies, endpoints=state.endpoints, secrets=secrets)
+        self._take("cluster", inputs)
 
     def _take_policies(self, state: DirectoryState) -> None:
         self._take("policies", replace(self._inputs, policies=state))
@@ -232,8 +245,7 @@ class Agent:
 
     def _complete(self) -> bool:
         """Whether every source has spoken: a world without the policies would open what they close."""
-        wanted = {"policies", "endpoints", "machine"} | ({"secrets"} if self._secrets is not None else set())
-        return wanted <= self._heard
+        return {"machine", *self._sources} <= self._heard
 
     # ---- realisation ------------------------------------------------------------------------------------------------
 
@@ -354,7 +366,7 @@ class Agent:
     async def refresh(self) -> None:
         """Take in what is on disk at this moment, so that ``status`` speaks of it."""
         try:
-            await asyncio.gather(*(each.refresh() for each in (self._policies, self._endpoints, self._secrets) if each))
+            await asyncio.gather(*(source.refresh() for source in self._sources.values()))
         except TimeoutError:
             _log.warning("refresh_timed_out", directory=str(self._config.policies))
 
@@ -405,6 +417,18 @@ class Agent:
             resources=total.resources_sent,
             quarantined={key.name: nack.reason for key, nack in self._xds.nacks().items()},
         )
+
+
+def cluster_settings(config: NodeConfig) -> ClusterSettings:
+    """Return what node.yaml says about following the API server."""
+    return ClusterSettings(
+        node_name=config.node.name,
+        saved=config.saved_cluster,
+        kubeconfig=config.kubernetes.kubeconfig,
+        host_network=config.kubernetes.host_network_pods is HostNetworkPods.ENFORCE,
+        cgroup_root=config.kubernetes.cgroup_root,
+        leave_existing=config.kubernetes.existing_pods is ExistingPods.LEAVE,
+    )
 
 
 def version() -> str:

@@ -26,6 +26,8 @@ from tidegate.status import (
 )
 from tidegate.worlds import Inputs
 
+_AWAY = "what was last heard stays in force"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -42,9 +44,13 @@ class Facts:
 def document_errors(inputs: Inputs) -> tuple[DocumentError, ...]:
     """Return what is wrong with any file."""
     kept = {(status.source, status.index) for status in inputs.policies.documents.values() if status.stale and status.in_force}
-    return tuple(
-        _document_error(error, (error.source, error.index) in kept)
-        for error in (*inputs.policies.errors, *inputs.endpoints.errors, *inputs.secrets.errors)
+    away = () if inputs.cluster is None else inputs.cluster.problems
+    return (
+        *(
+            _document_error(error, (error.source, error.index) in kept)
+            for error in (*inputs.policies.errors, *inputs.endpoints.errors, *inputs.secrets.errors)
+        ),
+        *(DocumentError(source="kubernetes", index=0, path="", message=problem, hint=_AWAY, kept=True) for problem in away),
     )
 
 

@@ -33,15 +33,21 @@ __all__ = [
     "FlowFileSection",
     "FlowsSection",
     "HttpSection",
+    "KubernetesSection",
     "MapsSection",
     "NodeConfig",
     "NodeSection",
     "ProxyPortsSection",
+    "SourceKind",
     "load_config",
     "parse_config",
 ]
 
 ENVIRONMENT_VARIABLE = "TIDEGATE_CONFIG"
+SOURCE_VARIABLE = "TIDEGATE_SOURCE"
+"""``kubernetes`` has the same effect as ``source: kubernetes``; ``tidegate run --kubernetes`` sets it for its processes."""
+NODE_NAME_VARIABLE = "TIDEGATE_NODE_NAME"
+"""Stands for ``node.name``, so that one ConfigMap serves every node of a DaemonSet."""
 
 CONFIG_BYTES_MAX = 1 << 20
 """A node.yaml is a page; a megabyte is somebody's mistake (the endpoints file, a log) and isn't parsed."""
@@ -66,6 +72,31 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 DENIED_HEADER_DEFAULT = "x-tidegate-denied-by"
 AUTO = "auto"
 NONE = "none"
+
+
+class SourceKind(StrEnum):
+    """Where policies and endpoints come from."""
+
+    FILES = "files"
+    KUBERNETES = "kubernetes"
+
+
+class HostNetworkPods(StrEnum):
+    """What becomes of pods in the node's own network."""
+
+    IGNORE = "ignore"
+    """They are the host, as in Cilium: no policy selects them."""
+    ENFORCE = "enforce"
+    """What they send is judged, by their cgroup."""
+
+
+class ExistingPods(StrEnum):
+    """What becomes of pods that ran before Tidegate first did on this node."""
+
+    ATTACH = "attach"
+    """Managed at once: closed until their policy is realised; connections from before are reset."""
+    LEAVE = "leave"
+    """Left alone, and listed as unmanaged, until they start again."""
 
 
 class DenyResponse(StrEnum):
@@ -197,6 +228,17 @@ class FlowFileSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesSection:
+    """``kubernetes``: how the API server is followed. ``kubeconfig`` None: with the service account of the agent's pod."""
+
+    kubeconfig: Path | None = None
+    host_network_pods: HostNetworkPods = HostNetworkPods.IGNORE
+    existing_pods: ExistingPods = ExistingPods.ATTACH
+    cgroup_root: str = "/"
+    """The kubelet's --cgroup-root, from the root of cgroup v2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowsSection:
     """``flows``: what is kept and shown of verdicts."""
 
@@ -220,6 +262,9 @@ class NodeConfig:
     policies: Path
     endpoints: Path
     state: Path = Path("/run/tidegate")
+    source: SourceKind = SourceKind.FILES
+    """With ``kubernetes``, ``policies``, ``endpoints`` and ``secrets`` are the API server's, and no file is read."""
+    kubernetes: KubernetesSection = field(default_factory=KubernetesSection)
     secrets: Path | None = None
     """A directory of Secret documents, or of ``namespace/name/key`` files; watched like the policies."""
     uplinks: tuple[str, ...] | None = None
@@ -275,6 +320,11 @@ class NodeConfig:
         return self.state / "documents"
 
     @property
+    def saved_cluster(self) -> Path:
+        """What the API server last said, for an agent that starts while it is away."""
+        return self.state / "kubernetes"
+
+    @property
     def lock_file(self) -> Path:
         """Locked (flock) by the agent for as long as it runs: two agents can't share a node."""
         return self.state / "agent.lock"
@@ -311,8 +361,17 @@ def parse_config(data: bytes, source: Path, shown_as: str = "") -> NodeConfig:
 def _parse_root(root: Section, source: Path) -> NodeConfig:
     """Read the whole document; where a problem was noted the value is a default and the caller raises."""
     base = source.parent
-    for key, example in (("node", "{name: node-a}"), ("policies", "./policies"), ("endpoints", "./endpoints.yaml")):
-        root.require(key, example)
+    kind = _parse_source(root)
+    files = (("policies", "./policies"), ("endpoints", "./endpoints.yaml"))
+    if kind is SourceKind.FILES:
+        for key, example in files:
+            root.require(key, example)
+    else:
+        for key in ("policies", "endpoints", "secrets"):
+            if root.has(key):
+                root.problem(key, "means nothing with `source: kubernetes`", "the API server has them: remove the field")
+    if not os.environ.get(NODE_NAME_VARIABLE):
+        root.require("node", "{name: node-a}")
     state = root.path("state", base) or Path("/run/tidegate")
     longest = state / "dns" / "reports.sock"
     if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
@@ -323,6 +382,8 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
         policies=root.path("policies", base) or base,
         endpoints=root.path("endpoints", base) or base,
         state=state,
+        source=kind,
+        kubernetes=_parse_kubernetes(root.section("kubernetes"), base),
         secrets=root.path("secrets", base),
         uplinks=_parse_uplinks(root),
         enforcement=root.choice("enforcement", Enforcement, Enforcement.DEFAULT),
@@ -340,11 +401,39 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
     return config
 
 
+def _parse_source(root: Section) -> SourceKind:
+    written = root.choice("source", SourceKind, SourceKind.KUBERNETES if root.has("kubernetes") else SourceKind.FILES)
+    named = os.environ.get(SOURCE_VARIABLE, "")
+    if named and named not in list(SourceKind):
+        root.problem("source", f"{SOURCE_VARIABLE} is {named!r}", f"write {' or '.join(SourceKind)}")
+        return written
+    return SourceKind(named) if named else written
+
+
+def _parse_kubernetes(section: Section, base: Path) -> KubernetesSection:
+    default = KubernetesSection()
+    parsed = KubernetesSection(
+        kubeconfig=section.path("kubeconfig", base),
+        host_network_pods=section.choice("hostNetworkPods", HostNetworkPods, default.host_network_pods),
+        existing_pods=section.choice("existingPods", ExistingPods, default.existing_pods),
+        cgroup_root=section.text("cgroupRoot", default.cgroup_root),
+    )
+    if not parsed.cgroup_root.startswith("/") or ".." in parsed.cgroup_root.split("/"):
+        section.problem(
+            "cgroupRoot", f"{parsed.cgroup_root!r} is not a path from the root of cgroup v2", "the kubelet's --cgroup-root"
+        )
+    section.finish()
+    return parsed
+
+
 def _parse_node(section: Section) -> NodeSection:
-    section.require("name", "node-a")
-    name = section.text("name", "")
+    given = os.environ.get(NODE_NAME_VARIABLE, "")
+    if not given:
+        section.require("name", "node-a")
+    name = given or section.text("name", "")
+    section.value("name")
     is_word = name.isprintable() and not any(character.isspace() for character in name)
-    if section.has("name") and not (is_word and 0 < len(name) <= NODE_NAME_LENGTH_MAX):
+    if (given or section.has("name")) and not (is_word and 0 < len(name) <= NODE_NAME_LENGTH_MAX):
         section.problem("name", f"{name[:40]!r} is not a node name", "at most 253 characters without spaces")
     addresses = None if section.value("addresses") == AUTO else section.addresses("addresses")
     labels = section.string_map("labels")

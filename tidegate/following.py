@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from tidegate.sources.watching import Source, states_of
+from tidegate.sources.watching import Source as FileSource
+from tidegate.sources.watching import states_of
 
 State = TypeVar("State")
 
@@ -22,10 +23,20 @@ REFRESH_SECONDS_MAX = 3.0
 """A file that never comes to rest is read as it is before this (files.py), so a refresh ends."""
 
 
+class Source(Protocol):
+    """What the agent follows: files, or an API server."""
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+
+    async def refresh(self) -> None:
+        """Return when what the source says at the call has been told. Raises TimeoutError."""
+
+
 class _OneLookAtATime(Generic[State]):
     """A source that may be asked from several threads. ``latest``: what the last look found, whoever made it."""
 
-    def __init__(self, source: Source[State]) -> None:
+    def __init__(self, source: FileSource[State]) -> None:
         self._source = source
         self._lock = threading.Lock()
         self.latest: State | None = None
@@ -44,7 +55,9 @@ class _OneLookAtATime(Generic[State]):
 class Follower(Generic[State]):
     """Follows one source and tells of each new state. Use on one event loop."""
 
-    def __init__(self, source: Source[State], directory: Path, tell: Callable[[State], None], *, recursive: bool = False) -> None:
+    def __init__(
+        self, source: FileSource[State], directory: Path, tell: Callable[[State], None], *, recursive: bool = False
+    ) -> None:
         self._source = _OneLookAtATime(source)
         self._directory = directory
         self._tell = tell

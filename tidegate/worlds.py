@@ -14,6 +14,7 @@ from l7filters.model import SecretRef
 from l7filters.world import Address, Node, World
 from tidegate.config import NodeConfig
 from tidegate.sources import DirectoryState, EndpointsState, SecretsState, with_backends, with_namespaces
+from tidegate.sources.kubernetes import ClusterState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,15 +24,20 @@ class Inputs:
     policies: DirectoryState = field(default_factory=DirectoryState)
     endpoints: EndpointsState = field(default_factory=EndpointsState)
     secrets: SecretsState = field(default_factory=SecretsState)
+    cluster: ClusterState | None = None
+    """All that an API server says, if there is one; policies, endpoints and secrets are then its."""
     addresses: tuple[Address, ...] = ()
 
 
 def build_world(config: NodeConfig, inputs: Inputs, revision: int) -> World:
     """Return the world of ``inputs``."""
     addresses = config.node.addresses if config.node.addresses is not None else inputs.addresses
+    cluster = inputs.cluster or ClusterState()
+    labels = {**cluster.node_labels, **config.node.labels}
     return World(
         revision=revision,
-        node=Node(name=config.node.name, labels=config.node.labels, addresses=addresses),
+        node=Node(name=config.node.name, labels=labels, addresses=addresses),
+        remote_nodes=cluster.remote_nodes,
         endpoints=with_namespaces(inputs.endpoints.endpoints, inputs.policies.namespaces),
         policies=inputs.policies.policies,
         services=with_backends(inputs.policies.services, inputs.endpoints.entries),

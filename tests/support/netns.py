@@ -41,7 +41,6 @@ GATEWAY_V4 = "169.254.1.1"
 GATEWAY_V6 = "fe80::1"
 NODE_V4, NODE_V6 = "172.31.0.1", "fd00:31::1"
 UPLINK_V4, UPLINK_V6 = "172.31.1.1", "fd00:31:1::1"
-ROUTER_V4, ROUTER_V6 = "172.31.1.2", "fd00:31:1::2"
 UPLINK_INTERFACE = "uplink0"
 
 NODE_SYSCTLS = (
@@ -54,6 +53,58 @@ NODE_SYSCTLS = (
 ROUTER_SYSCTLS = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
 _cluster_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class AddressPlan:
+    """The addresses of one node of a cluster; ``site`` 0 is the first. Pods of nodes without namespaces are in 10.9.0.0/16."""
+
+    site: int
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.site < 9, "10.9.0.0/16 is taken"
+
+    @property
+    def node_v4(self) -> str:
+        return NODE_V4 if self.site == 0 else f"172.31.0.{1 + self.site}"
+
+    @property
+    def node_v6(self) -> str:
+        return NODE_V6 if self.site == 0 else f"fd00:31::{1 + self.site:x}"
+
+    @property
+    def uplink_v4(self) -> str:
+        return UPLINK_V4 if self.site == 0 else f"172.31.{1 + self.site}.1"
+
+    @property
+    def uplink_v6(self) -> str:
+        return UPLINK_V6 if self.site == 0 else f"fd00:31:{1 + self.site:x}::1"
+
+    @property
+    def router_v4(self) -> str:
+        return f"172.31.{1 + self.site}.2"
+
+    @property
+    def router_v6(self) -> str:
+        return f"fd00:31:{1 + self.site:x}::2"
+
+    @property
+    def router_interface(self) -> str:
+        return f"node{self.site}"
+
+    @property
+    def pods_v4(self) -> str:
+        return f"10.{self.site}.0.0/16"
+
+    @property
+    def pods_v6(self) -> str:
+        return f"fd00:{10 + self.site}::/64"
+
+    def pod_v4(self, number: int) -> str:
+        return f"10.{self.site}.{number // 250}.{number % 250 + 2}"
+
+    def pod_v6(self, number: int) -> str:
+        return f"fd00:{10 + self.site}::{number:x}"
 
 
 class NetnsError(RuntimeError):
@@ -134,11 +185,18 @@ class Pod:
 
 
 class Cluster:
-    """A node with pods. Use it as a context manager; everything it made is gone afterwards, also after a crash."""
+    """A node with pods. Use it as a context manager; everything it made is gone afterwards, also after a crash.
 
-    def __init__(self, prefix: str = "tgtest") -> None:
+    ``joins``: another one, whose router this node is connected to as well: two nodes of one cluster. Each has pod networks and
+    addresses of its own, and the router knows the way to both.
+    """
+
+    def __init__(self, prefix: str = "tgtest", joins: Cluster | None = None) -> None:
         assert re.fullmatch(r"[a-z]{1,12}", prefix), prefix
         self.prefix = prefix
+        self.joins = joins
+        self.plan = AddressPlan(0 if joins is None else next(joins._sites))
+        self._sites = itertools.count(1)
         self.tag = f"{prefix}-{os.getpid()}-{next(_cluster_numbers)}"
         self.directory = Path()
         self.pods: dict[str, Pod] = {}
@@ -151,7 +209,7 @@ class Cluster:
         self._remote_numbers = itertools.count(2)
         self._router: str | None = None
         self.node_netns = f"{self.tag}-node"
-        self.host = Pod(self, "host", self.node_netns, ipv4=NODE_V4, ipv6=NODE_V6)
+        self.host = Pod(self, "host", self.node_netns, ipv4=self.plan.node_v4, ipv6=self.plan.node_v6)
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
@@ -165,10 +223,12 @@ class Cluster:
             ip_batch(
                 self.node_netns,
                 "link set lo up",
-                f"addr add {NODE_V4}/32 dev lo",
+                f"addr add {self.plan.node_v4}/32 dev lo",
                 f"addr add {GATEWAY_V4}/32 dev lo scope link",
-                f"addr add {NODE_V6}/128 dev lo nodad",
+                f"addr add {self.plan.node_v6}/128 dev lo nodad",
             )
+            if self.joins is not None:
+                self._add_router()
         except BaseException:
             self.close()
             raise
@@ -242,14 +302,14 @@ class Cluster:
             f"{self.tag}-{name}",
             namespace=namespace,
             labels=labels or {},
-            ipv4=f"10.0.{number // 250}.{number % 250 + 2}",
-            ipv6=f"fd00:10::{number:x}",
+            ipv4=self.plan.pod_v4(number),
+            ipv6=self.plan.pod_v6(number),
             interface=interface,
             ports=ports,
         )
         self._add_namespace(pod.netns)
         self.pods[name] = pod
-        wire(self.node_netns, interface, pod.netns, pod.ipv4, pod.ipv6, source_v4=NODE_V4, source_v6=NODE_V6)
+        wire(self.node_netns, interface, pod.netns, pod.ipv4, pod.ipv6, source_v4=self.plan.node_v4, source_v6=self.plan.node_v6)
         return pod
 
     def remove_pod(self, name: str) -> None:
@@ -262,7 +322,7 @@ class Cluster:
 
     def workload(self, name: str, labels: Mapping[str, str], namespace: str = "host") -> Pod:
         """A process of the node itself, in the node's namespace, known by its cgroup (as a systemd unit is)."""
-        pod = Pod(self, name, self.node_netns, namespace=namespace, labels=labels, ipv4=NODE_V4, ipv6=NODE_V6)
+        pod = Pod(self, name, self.node_netns, namespace=namespace, labels=labels, ipv4=self.host.ipv4, ipv6=self.host.ipv6)
         pod.cgroup = f"{self.tag}-{name}"
         (cgroup_root() / pod.cgroup).mkdir()
         self.workloads[name] = pod
@@ -299,34 +359,37 @@ class Cluster:
 
     def _add_router(self) -> str:
         """The next hop of the uplink; it knows the way to the pods and to everything outside."""
-        router = f"{self.tag}-router"
-        self._add_namespace(router)
-        sysctl(router, ROUTER_SYSCTLS)
+        if self.joins is None:
+            router = f"{self.tag}-router"
+            self._add_namespace(router)
+            sysctl(router, ROUTER_SYSCTLS)
+            ip_batch(router, "link set lo up", f"addr add {GATEWAY_V4}/32 dev lo scope link")
+        else:
+            router = self.joins._router or self.joins._add_router()
+        plan = self.plan
         ip_batch(
             self.node_netns,
-            f"link add {UPLINK_INTERFACE} type veth peer name node0 netns {router}",
+            f"link add {UPLINK_INTERFACE} type veth peer name {plan.router_interface} netns {router}",
             f"link set {UPLINK_INTERFACE} addrgenmode none",
-            f"addr add {UPLINK_V4}/30 dev {UPLINK_INTERFACE}",
-            f"addr add {UPLINK_V6}/64 dev {UPLINK_INTERFACE} nodad",
+            f"addr add {plan.uplink_v4}/30 dev {UPLINK_INTERFACE}",
+            f"addr add {plan.uplink_v6}/64 dev {UPLINK_INTERFACE} nodad",
             f"addr add fe80::a/64 dev {UPLINK_INTERFACE} nodad",
             f"link set {UPLINK_INTERFACE} up",
         )
         ip_batch(
             router,
-            "link set lo up",
-            f"addr add {GATEWAY_V4}/32 dev lo scope link",
-            f"addr add {ROUTER_V4}/30 dev node0",
-            f"addr add {ROUTER_V6}/64 dev node0 nodad",
-            "addr add fe80::b/64 dev node0 nodad",
-            "link set node0 addrgenmode none",
-            "link set node0 up",
-            *(f"route add {network} via {UPLINK_V4}" for network in ("10.0.0.0/16", f"{NODE_V4}/32")),
-            *(f"route add {network} via {UPLINK_V6}" for network in ("fd00:10::/64", f"{NODE_V6}/128")),
+            f"addr add {plan.router_v4}/30 dev {plan.router_interface}",
+            f"addr add {plan.router_v6}/64 dev {plan.router_interface} nodad",
+            f"addr add fe80::b/64 dev {plan.router_interface} nodad",
+            f"link set {plan.router_interface} addrgenmode none",
+            f"link set {plan.router_interface} up",
+            *(f"route add {network} via {plan.uplink_v4}" for network in (plan.pods_v4, f"{plan.node_v4}/32")),
+            *(f"route add {network} via {plan.uplink_v6}" for network in (plan.pods_v6, f"{plan.node_v6}/128")),
         )
         ip_batch(
             self.node_netns,
-            f"route add default via {ROUTER_V4} src {NODE_V4}",
-            f"route add default via {ROUTER_V6} src {NODE_V6}",
+            f"route add default via {plan.router_v4} src {plan.node_v4}",
+            f"route add default via {plan.router_v6} src {plan.node_v6}",
         )
         self._router = router
         return router

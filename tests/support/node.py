@@ -67,20 +67,7 @@ class Node:
     # ---- life -----------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self.policy_directory.mkdir(parents=True)
-        for name, text in self._first_policies.items():
-            self.write_policy(name, text)
-        self.write_endpoints()
-        document = {
-            "node": {"name": "node-a"},
-            "policies": "./policies",
-            "endpoints": "./endpoints.yaml",
-            "state": "./state",
-            "bpf": {"pinRoot": str(self.pin_root)},
-            # Envoy's shared memory is the machine's, not the namespace's: two nodes need two base ids.
-            "envoy": {"baseId": os.getpid() % 30000 * 10 + int(self.cluster.tag.rpartition("-")[2]) % 10},
-        }
-        self.config_file.write_text(yaml.safe_dump({**document, **self._config}))
+        self.write_files()
         try:
             self.start()
             self.wait_ready()
@@ -90,17 +77,39 @@ class Node:
             raise
         return self
 
+    def write_files(self) -> None:
+        """Write all that ``tidegate run`` reads."""
+        self.policy_directory.mkdir(parents=True)
+        for name, text in self._first_policies.items():
+            self.write_policy(name, text)
+        self.write_endpoints()
+        sources = {"node": {"name": "node-a"}, "policies": "./policies", "endpoints": "./endpoints.yaml"}
+        self.config_file.write_text(yaml.safe_dump({**sources, **self.common_config(), **self._config}))
+
+    def common_config(self) -> dict[str, Any]:
+        """What a node.yaml says that is nothing to do with where policies come from."""
+        return {
+            "state": "./state",
+            "bpf": {"pinRoot": str(self.pin_root)},
+            # Envoy's shared memory is the machine's, not the namespace's: two nodes need two base ids.
+            "envoy": {"baseId": os.getpid() % 30000 * 10 + int(self.cluster.tag.rpartition("-")[2]) % 10},
+        }
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
             self.print_log()
         self.close(check=kind is None)
+
+    def run_arguments(self) -> list[str]:
+        """What ``tidegate`` is started with."""
+        return ["run", "--config", str(self.config_file)]
 
     def start(self) -> None:
         """Start ``tidegate run``; it may not be ready when this returns."""
         with self.log_file.open("ab") as log:
             self._child = self.cluster.popen_in(
                 self.cluster.node_netns,
-                [*tidegate(), "run", "--config", str(self.config_file)],
+                [*tidegate(), *self.run_arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from tidegate.cli.errors import CommandError
 from tidegate.cli.exits import Exit
 from tidegate.cli.options import ConfigOption, node_config
 
+KubernetesOption = Annotated[
+    bool,
+    typer.Option("--kubernetes", help="Follow the API server instead of files.", show_default=False),
+]
 
-def run(config: ConfigOption = None) -> None:
+
+def run(config: ConfigOption = None, kubernetes: KubernetesOption = False) -> None:
     """Enforce policy on this node until stopped (SIGTERM or Ctrl-C).
 
-    Attaches to the interfaces of the endpoints, starts Envoy, and follows edits of the policies and the endpoints file. When it
-    stops, the BPF programs stay: what is allowed at L3/L4 goes on, what needs the proxy is closed. `tidegate cleanup` removes
-    them.
+    Attaches to the interfaces of the endpoints, starts Envoy, and follows edits of the policies and the endpoints file, or with
+    --kubernetes (or `source: kubernetes` in node.yaml) the pods and policies of the API server. When it stops, the BPF programs
+    stay: what is allowed at L3/L4 goes on, what needs the proxy is closed. `tidegate cleanup` removes them.
 
     Example:  tidegate run --config /etc/tidegate/node.yaml
     """
     import os
+
+    if kubernetes:
+        from tidegate.config import SOURCE_VARIABLE, SourceKind
+
+        os.environ[SOURCE_VARIABLE] = SourceKind.KUBERNETES
 
     settings = node_config(config)
     if os.geteuid() != 0:
