@@ -3,6 +3,8 @@
 //! Names and layouts are those of Envoy's `source/extensions/dynamic_modules/abi/abi.h`; only what is
 //! used is declared. One file per extension point.
 
+pub mod network;
+
 use std::os::raw::c_char;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
