@@ -37,6 +37,8 @@ from tidegate import agent_status, native_module, surroundings
 from tidegate.admin import AdminServer
 from tidegate.cli.exits import Exit
 from tidegate.config import ConfigError, ExistingPods, HostNetworkPods, NodeConfig, SourceKind, load_config
+from tidegate.dns_process import DnsPlaces
+from tidegate.dns_side import DnsSide
 from tidegate.envoy_process import EnvoyLauncher, ask_version, envoy_settings
 from tidegate.flow_file import FlowFileWriter
 from tidegate.flows import FlowRing, LossSource
@@ -111,6 +113,7 @@ class Agent:
             slots=slots,
             port_min=config.proxy_ports.min,
         )
+        self._dns = DnsSide(config, self._changes.bump)
         self._observer = Observer(config, self._ring)
         self._inputs = Inputs()
         self._heard: set[str] = set()
@@ -162,6 +165,8 @@ class Agent:
         yield self._reconcile()
         yield self._observer.read_access_log(self._xds.records)
         yield self._observer.read_kernel(self._kernel)
+        yield self._observer.read_dns(DnsPlaces(self._config).reports, lambda: self._dns.status)
+        yield self._dns.watch()
 
     # ---- inputs -----------------------------------------------------------------------------------------------------
 
@@ -212,6 +217,7 @@ class Agent:
             # Kafka slots carry the share themselves; what else is translated comes out as it was.
             self._translator = _Translator(self._settings, self._translator.secrets)
         self._translator.allowed_sample = sample
+        self._dns.allowed_sample = sample
         self._poke()
 
     def _poke(self) -> None:
@@ -390,6 +396,7 @@ class Agent:
             policies=agent_status.policy_statuses(facts),
             document_errors=agent_status.document_errors(self._inputs),
             envoy=self._envoy_status(),
+            dns=self._dns.status,
             bpf=self._kernel.status(),
             xds=self._xds_status(),
             drops=self._kernel.drops(),

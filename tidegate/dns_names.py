@@ -61,6 +61,7 @@ class NamesPublisher:
         self._pin = pin
         self._fd = -1
         self._inode = 0
+        self._is_another = False
         self._scan: Iterator[tuple[bytes, bytes]] | None = None
         self._scan_ns = 0
         self._seen = 0
@@ -71,6 +72,7 @@ class NamesPublisher:
         """Write what each address stands for. Without an interface a pod is closed, and there is nobody to write for."""
         if not subject.interface:
             return
+        self._follow_pin()
         for address, grants in addresses.items():
             key = encode_key(subject.interface, address)
             if grants:
@@ -95,12 +97,11 @@ class NamesPublisher:
 
     def tick(self, now_ns: int) -> bool:
         """Take a step in clearing away; return whether the map is another one, so that all must be told anew."""
-        if self._is_replaced():
-            self._reopen()
-            return self._fd >= 0
+        self._follow_pin()
         if self._fd >= 0:
             self._clear_some(now_ns)
-        return False
+        is_another, self._is_another = self._is_another, False
+        return is_another
 
     def status(self) -> Mapping[str, int]:
         """``entries`` is as of the last round."""
@@ -108,11 +109,15 @@ class NamesPublisher:
 
     # ---- the map ----------------------------------------------------------------------------------------------------
 
-    def _is_replaced(self) -> bool:
+    def _follow_pin(self) -> None:
+        """Open the map anew if it is another one: what is written to a map that nobody reads opens nothing."""
         try:
-            return os.stat(self._pin).st_ino != self._inode
+            is_replaced = os.stat(self._pin).st_ino != self._inode
         except OSError:
-            return self._fd >= 0
+            is_replaced = self._fd >= 0
+        if is_replaced:
+            self._reopen()
+            self._is_another |= self._fd >= 0
 
     def _reopen(self) -> None:
         if self._fd >= 0:

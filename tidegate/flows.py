@@ -33,6 +33,8 @@ class LossSource(StrEnum):
     """The kernel's ring buffer was full."""
     ACCESS_LOG = "access_log"
     """Envoy's access log, or the queue behind it, was full."""
+    DNS = "dns"
+    """The DNS proxy's reports were more than the agent takes."""
     SUBSCRIBER = "subscriber"
     """Somebody read too slowly; others saw the record."""
     FILE = "file"

@@ -1,6 +1,6 @@
-"""From what the kernel and Envoy report to the flow ring.
+"""From what the kernel, Envoy and the DNS proxy report to the flow ring.
 
-Owns: reading both, attributing each report to the world in force, and counting what was lost on the way. Must not know who
+Owns: reading all, attributing each report to the world in force, and counting what was lost on the way. Must not know who
 reads the ring. Reports may be lost (bounded queues everywhere); verdicts never are: those are in the kernel and in Envoy.
 """
 
@@ -10,6 +10,9 @@ import asyncio
 import itertools
 import time
 import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -18,12 +21,13 @@ from bpf_redirect.abi import Verdict as KernelVerdict
 from bpf_redirect.events import VerdictEvent
 from tidegate.attribution import NearestMiss, WorldIndex, flow_from_access, flow_from_event, no_nearest_miss
 from tidegate.config import NodeConfig
+from tidegate.dns_reports import DnsReports, flow_from_dns
 from tidegate.flow import Redaction, Verdict
 from tidegate.flows import FlowRing, LossSource
 from tidegate.kernel import KernelSide
 from tidegate.nearest import MissFinder
 from tidegate.realise import Realisation
-from tidegate.status import FlowsStatus
+from tidegate.status import DnsStatus, FlowsStatus
 from xds_server.access_log import RecordQueue
 
 _log = structlog.get_logger()
@@ -35,7 +39,7 @@ LOSS_POLL_S = 2.0
 
 
 class Observer:
-    """Reads both kinds of report and publishes flows."""
+    """Reads every kind of report and publishes flows."""
 
     def __init__(self, config: NodeConfig, ring: FlowRing) -> None:
         self._node = config.node.name
@@ -72,6 +76,22 @@ class Observer:
             if records.dropped_count > dropped:
                 self._ring.report_lost(LossSource.ACCESS_LOG, records.dropped_count - dropped)
                 dropped = records.dropped_count
+
+    async def read_dns(self, path: Path, status: Callable[[], DnsStatus]) -> None:
+        """Publish the DNS proxy's records until cancelled; ``status`` says how many it lost itself."""
+        lost_before = (0, 0)
+
+        def take(report: dict[str, Any]) -> None:
+            nonlocal lost_before
+            now = (status().pid, status().counters.get("reports_lost", 0))
+            if now[1] > lost_before[1] and now[0] == lost_before[0]:
+                self._ring.report_lost(LossSource.DNS, now[1] - lost_before[1])
+            lost_before = now
+            if self._index is not None:
+                flow = flow_from_dns(self._index, report, node=self._node, uuid=self._uuid(), nearest_miss=self._nearest)
+                self._ring.publish(flow)
+
+        await DnsReports(path, take, lambda count: self._ring.report_lost(LossSource.DNS, count)).run()
 
     async def read_kernel(self, kernel: KernelSide) -> None:
         """Publish the kernel's verdict events until cancelled."""

@@ -114,6 +114,32 @@ class EnvoyStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DnsStatus:
+    """The DNS proxy. Counts are since it started."""
+
+    state: ProcessState = ProcessState.STARTING
+    pid: int = 0
+    restarts: int = 0
+    """How often another process was found since the agent started."""
+    revision: int = 0
+    """Of the rules in force."""
+    slots: tuple[int, ...] = ()
+    """Those whose listeners are there."""
+    wanted: int = 0
+    """How many slots there should be; 0: no policy has DNS rules, and nobody needs the proxy."""
+    message: str = ""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    gauges: Mapping[str, int] = field(default_factory=dict)
+    names_map: Mapping[str, int] = field(default_factory=dict)
+    """What it wrote for the kernel: ``entries``, ``capacity``, ``full``, ..."""
+    outcomes: tuple[tuple[str, int, str, int], ...] = ()
+    """(verdict, rcode, query type, questions)."""
+    latency_bounds_ns: tuple[int, ...] = ()
+    latency_counts: tuple[int, ...] = ()
+    latency_sum_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BpfStatus:
     """Programs and maps. ``attached``: hook -> how many places it is attached to."""
 
@@ -185,6 +211,7 @@ class NodeStatus:
     unmanaged: tuple[Unmanaged, ...] = ()
     document_errors: tuple[DocumentError, ...] = ()
     envoy: EnvoyStatus = EnvoyStatus()
+    dns: DnsStatus = DnsStatus()
     bpf: BpfStatus = BpfStatus()
     xds: XdsStatus = XdsStatus()
     drops: tuple[DropCount, ...] = ()
@@ -202,6 +229,8 @@ class NodeStatus:
             yield f"BPF: {self.bpf.message or 'not loaded yet'}"
         if self.envoy.state is not ProcessState.READY:
             yield f"Envoy: {self.envoy.state}" + (f": {self.envoy.message}" if self.envoy.message else "")
+        if self.dns.wanted and (self.dns.state is not ProcessState.READY or self.dns.message):
+            yield f"DNS proxy: {self.dns.state}" + (f": {self.dns.message}" if self.dns.message else "")
         for error in self.document_errors:
             yield f"document {error.source}[{error.index}]: {error.path + ': ' if error.path else ''}{error.message}"
         for policy in self.policies:

@@ -26,7 +26,7 @@ from proxylib.dns.message import (
 )
 from proxylib.dns.name import to_text
 from proxylib.dns.policy import TTL_SECONDS_MAX, CompiledRules, DnsRules, Judgement, Party, Reject, Roster, Subject
-from proxylib.dns.report import Report, Reporter
+from proxylib.dns.report import Reason, Report, Reporter
 from proxylib.dns.settings import ATTEMPTS_MAX, PUBLISH_CHUNK, REPUBLISH_NS, SECOND_NS, Grants, Publisher, Settings
 from proxylib.errors import ProtocolError, PublishError
 
@@ -150,10 +150,10 @@ class Arbiter:
         if party is None or compiled is None:
             counters.unknown_subject += 1
             rcode = self.rules.rules.reject.rcode
-            return self._refuse(data, query, party, client, server, slot, protocol, "no rules for this client", rcode)
+            return self._refuse(data, query, party, client, server, slot, protocol, Reason.UNKNOWN_CLIENT, rcode)
         judged = compiled.judge(query.name, query.type)
         if judged.rule is None or query.type in _TRANSFERS:
-            reason = "" if judged.rule is None else "zone transfers are not proxied"
+            reason = Reason.NONE if judged.rule is None else Reason.ZONE_TRANSFER
             return self._refuse(data, query, party, client, server, slot, protocol, reason, self._rcode(judged))
         mine = self._in_flight_of.get(party.key, 0)
         deadline_ns = now_ns + self._settings.upstream_timeout_ns
@@ -163,7 +163,7 @@ class Arbiter:
         self._in_flight_of[party.key] = mine + 1
         if self.in_flight > self._settings.in_flight_max or mine >= self._settings.in_flight_per_endpoint_max:
             counters.failed_limit += 1
-            return self.fail(asked, "too many queries in flight", now_ns)
+            return self.fail(asked, Reason.IN_FLIGHT_LIMIT, now_ns)
         return asked
 
     def _rcode(self, judged: Judgement) -> Rcode:
@@ -190,7 +190,7 @@ class Arbiter:
         server: tuple[str, int],
         slot: int,
         protocol: str,
-        reason: str,
+        reason: Reason,
         rcode: Rcode,
     ) -> bytes:
         self._counters.refused += 1
@@ -209,26 +209,26 @@ class Arbiter:
             message = parse_message(data)
         except ProtocolError:
             self._counters.upstream_malformed += 1
-            return self.fail(asked, "the server's answer can't be read", now_ns)
+            return self.fail(asked, Reason.UPSTREAM_MALFORMED, now_ns)
         # The rules may have changed meanwhile, and the address may be another pod's by now.
         party = self.parties.get(asked.client[0])
         if party is None or party.key != asked.party.key:
             self._counters.unknown_subject += 1
-            return self.fail(asked, "the client is gone", now_ns)
+            return self.fail(asked, Reason.CLIENT_GONE, now_ns)
         resolution = resolve(message, asked.query.name)
         if resolution.addresses and not self._publish(party, to_text(asked.query.name), resolution, now_ns):
             self._counters.failed_publish += 1
-            return self.fail(asked, "the answer could not be published", now_ns)
+            return self.fail(asked, Reason.NOT_PUBLISHED, now_ns)
         self._end(asked)
         verdict = "audited" if asked.audited else "allowed"
         self._counters.answered += 1
         self._counters.end(verdict, message.rcode, asked.query.type)
         self._counters.took(now_ns - asked.started_ns)
         if self._reporter.wants_allowed() if verdict == "allowed" else self._reporter.connected:
-            self._report(asked, verdict, "", message.rcode, resolution, now_ns)
+            self._report(asked, verdict, Reason.NONE, message.rcode, resolution, now_ns)
         return asked.data[:2] + data[2:]
 
-    def fail(self, asked: Asked, reason: str, now_ns: int) -> bytes:
+    def fail(self, asked: Asked, reason: Reason, now_ns: int) -> bytes:
         """End a query without an answer: return SERVFAIL for it."""
         self._end(asked)
         self._counters.failed += 1
@@ -260,7 +260,7 @@ class Arbiter:
         else:
             del self._in_flight_of[key]
 
-    def _report(self, asked: Asked, verdict: str, reason: str, rcode: int, resolution: Resolution, now_ns: int) -> None:
+    def _report(self, asked: Asked, verdict: str, reason: Reason, rcode: int, resolution: Resolution, now_ns: int) -> None:
         self._reporter.add(
             Report(
                 verdict,

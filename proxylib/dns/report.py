@@ -7,7 +7,8 @@ reported; everything else always is.
 A line: ``{"time_ns" (CLOCK_REALTIME), "verdict": "allowed"|"audited"|"refused"|"error", "reason", "protocol": "udp"|"tcp",
 "endpoint", "pod", "pod_port", "server", "server_port", "slot", "rule", "query", "qtypes", "rcode", "ips", "ttl", "cnames",
 "rrtypes", "latency_us"}``.
-``rcode`` is what the client got; ``reason`` is empty unless the verdict is ``error`` or ``refused`` for want of a subject.
+``rcode`` is what the client got; ``reason`` (``Reason``) is empty unless the verdict is ``error``, or ``refused`` by something
+else than a rule.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import random
 import socket
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,17 +28,41 @@ from proxylib.dns.name import to_text
 from proxylib.dns.settings import SECOND_NS
 
 DATAGRAM_BYTES_MAX = 64 << 10
-LINES_MAX = 256
+LINES_MAX = 4096
+"""Lines that wait for an agent that is busy; beyond it they are lost."""
+RETRY_NS = 5_000_000
+"""How soon an agent that could take no more is tried again."""
 ADDRESSES_MAX = 64
 """Addresses in one line; a flow record needs no more."""
 RECONNECT_NS = SECOND_NS // 2
+
+
+class Reason(StrEnum):
+    """Why a question was not answered as it was asked, policy apart."""
+
+    NONE = ""
+    UNKNOWN_CLIENT = "unknown_client"
+    """No rules are known for who asks: its address is no subject's, or its role does not have the slot."""
+    ZONE_TRANSFER = "zone_transfer"
+    """Answers to these are streams of messages, which are not judged."""
+    IN_FLIGHT_LIMIT = "in_flight_limit"
+    CLIENT_GONE = "client_gone"
+    """The address is another pod's by now."""
+    NOT_PUBLISHED = "not_published"
+    """The kernel did not take the answer's addresses, so they are not told."""
+    NO_SOCKET = "no_socket"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_MALFORMED = "upstream_malformed"
+    UPSTREAM_LIES = "upstream_lies"
+    """Too many answers that were none to the question."""
 
 
 class Report(NamedTuple):
     """One query and how it ended."""
 
     verdict: str
-    reason: str
+    reason: Reason
     protocol: str
     endpoint: str
     client: tuple[str, int]
@@ -87,7 +113,7 @@ class Reporter:
         self._counters = counters
         self._socket: socket.socket | None = None
         self._lines: list[str] = []
-        self._retry_ns = 0
+        self._retry_ns = self._busy_until_ns = 0
         self.allowed_sample = 1.0
         """The share of allowed questions that are reported."""
 
@@ -104,27 +130,32 @@ class Reporter:
         """Take a report for this round's datagram."""
         if self._socket is None:
             return
-        self._lines.append(report_line(report, time.time_ns()))
         if len(self._lines) >= LINES_MAX:
-            self.flush()
+            self._counters.reports_lost += 1
+            return
+        self._lines.append(report_line(report, time.time_ns()))
 
     def flush(self) -> None:
         """Send what was taken."""
-        while self._lines and self._socket is not None:
+        if not self._lines or self._socket is None or time.monotonic_ns() < self._busy_until_ns:
+            return
+        while self._lines:
             size, count = 0, 0
             for line in self._lines:
                 size += len(line) + 1
                 if size > DATAGRAM_BYTES_MAX and count:
                     break
                 count += 1
-            lines, self._lines = self._lines[:count], self._lines[count:]
             try:
-                self._socket.send("\n".join(lines).encode())
+                self._socket.send("\n".join(self._lines[:count]).encode())
             except (BlockingIOError, InterruptedError):
-                self._counters.reports_lost += len(lines)
+                self._busy_until_ns = time.monotonic_ns() + RETRY_NS
+                return
             except OSError:
-                self._counters.reports_lost += len(lines) + len(self._lines)
+                self._counters.reports_lost += len(self._lines)
                 self.close()
+                return
+            del self._lines[:count]
 
     def tick(self, now_ns: int) -> None:
         """Try to reach the agent again, if it was not there."""

@@ -14,6 +14,7 @@ from time import monotonic_ns as clock_ns
 from proxylib.dns.arbiter import Arbiter, Asked
 from proxylib.dns.counters import Counters
 from proxylib.dns.loop import READ, WRITE, Loop
+from proxylib.dns.report import Reason
 from proxylib.dns.settings import (
     SOCKET_LIES_MAX,
     TCP_CONNECTIONS_MAX,
@@ -214,7 +215,7 @@ class Connection:
                 self._upstream = upstream(socket.SOCK_STREAM, self.client[0], self._dialled, self._relay.settings.mark)
             except OSError:
                 self._relay.counters.failed_internal += 1
-                self._answer(self._relay.arbiter.fail(asked, "no connection to the server", clock_ns()))
+                self._answer(self._relay.arbiter.fail(asked, Reason.NO_SOCKET, clock_ns()))
                 return
             self._framer, self._lies = Framer(), 0
             self._to_server.clear()
@@ -288,7 +289,7 @@ class Connection:
                 self._ask(asked)
             else:
                 self._relay.counters.upstream_unreachable += 1
-                self._answer(self._relay.arbiter.fail(asked, "the server can't be reached", clock_ns()))
+                self._answer(self._relay.arbiter.fail(asked, Reason.UPSTREAM_UNREACHABLE, clock_ns()))
 
     def _drop_upstream(self) -> None:
         if self._upstream is not None:
@@ -304,7 +305,7 @@ class Connection:
             return
         del self._open[id_]
         self._relay.counters.upstream_timeouts += 1
-        self._answer(self._relay.arbiter.fail(asked, "the server did not answer in time", now_ns))
+        self._answer(self._relay.arbiter.fail(asked, Reason.UPSTREAM_TIMEOUT, now_ns))
         if not self._open:
             self._drop_upstream()  # an answer that comes late must not meet a new query
         self._settle_down()

@@ -16,6 +16,7 @@ from proxylib.dns.arbiter import Arbiter, Asked
 from proxylib.dns.counters import Counters
 from proxylib.dns.loop import Loop
 from proxylib.dns.message import HEADER_BYTES, MESSAGE_BYTES_MAX
+from proxylib.dns.report import Reason
 from proxylib.dns.settings import (
     SOCKET_AGE_NS_MAX,
     SOCKET_LIES_MAX,
@@ -165,7 +166,7 @@ class UdpRelay:
                 made = upstream(socket.SOCK_DGRAM, asked.client[0], flow.dialled, self._settings.mark)
             except OSError:
                 self._counters.failed_internal += 1
-                self._reply(flow, self._arbiter.fail(asked, "no socket towards the server", now_ns), asked.client)
+                self._reply(flow, self._arbiter.fail(asked, Reason.NO_SOCKET, now_ns), asked.client)
                 return
             current = flow.current = UpstreamSocket(flow, made, now_ns)
             self._sockets[current] = None
@@ -230,7 +231,7 @@ class UdpRelay:
             if self._arbiter.may_ask_again(each, now_ns):
                 self._ask(each, flow, now_ns)
             else:
-                self._reply(flow, self._arbiter.fail(each, "too many wrong answers", now_ns), each.client)
+                self._reply(flow, self._arbiter.fail(each, Reason.UPSTREAM_LIES, now_ns), each.client)
 
     def _unreachable(self, current: UpstreamSocket, now_ns: int) -> None:
         """The server's host says that nobody listens, or there is no way to it: whoever waits is told at once."""
@@ -240,7 +241,7 @@ class UdpRelay:
         self._close(current)
         for asked in waiting.values():
             self._counters.upstream_unreachable += 1
-            self._reply(current.flow, self._arbiter.fail(asked, "the server can't be reached", now_ns), asked.client)
+            self._reply(current.flow, self._arbiter.fail(asked, Reason.UPSTREAM_UNREACHABLE, now_ns), asked.client)
 
     def _reply(self, flow: Flow, data: bytes, client: tuple[str, int]) -> None:
         try:
@@ -273,7 +274,7 @@ class UdpRelay:
             del current.open[id_]
             current.given_up.add(id_)
             self._counters.upstream_timeouts += 1
-            self._reply(current.flow, self._arbiter.fail(asked, "the server did not answer in time", now_ns), asked.client)
+            self._reply(current.flow, self._arbiter.fail(asked, Reason.UPSTREAM_TIMEOUT, now_ns), asked.client)
             if current.retired and not current.open:
                 self._close(current)
         for _ in range(min(IDLE_FLOWS_PER_TICK, len(self._flows))):

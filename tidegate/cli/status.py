@@ -67,6 +67,7 @@ def _summary(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("Node", "ok" if found["all_realised"] else "pending", f"{found['node']}, revision {found['revision']}"),
         ("BPF", "ok" if bpf["healthy"] else "failed", bpf["message"] or f"attached: {attached or 'nothing'}{fill}"),
         ("Envoy", envoy["state"], envoy["message"] or version),
+        ("DNS proxy", *_dns_summary(found["dns"])),
         (
             "xDS",
             "ok" if xds["connected"] and not xds["quarantined"] else "warning",
@@ -79,6 +80,17 @@ def _summary(found: dict[str, Any]) -> list[tuple[str, str, str]]:
             + (f"; {flows['message']}" if flows.get("message") else ""),
         ),
     ]
+
+
+def _dns_summary(dns: dict[str, Any]) -> tuple[str, str]:
+    """State and detail; a proxy that no policy needs is no trouble."""
+    if not dns["wanted"] and dns["state"] != "ready":
+        return "unused", "no policy has DNS rules"
+    counters, gauges = dns["counters"], dns["gauges"]
+    numbers = f"{counters.get('answered', 0)} answered, {counters.get('refused', 0)} refused, {counters.get('failed', 0)} failed"
+    known = f"{gauges.get('cached_names', 0)} names known, {gauges.get('in_flight', 0)} in flight"
+    detail = f"pid {dns['pid']}, {len(dns['slots'])} of {dns['wanted']} slots; {numbers}; {known}"
+    return "warning" if dns["message"] and dns["state"] == "ready" else dns["state"], dns["message"] or detail
 
 
 _ENDPOINT_COLUMNS = ("ENDPOINT", "STATE", "ID", "ON", "POLICIES", "REV", "ADDRESSES", "MESSAGE")

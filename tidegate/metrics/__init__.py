@@ -1,8 +1,9 @@
 """Metrics: Prometheus text, read at scrape time.
 
-A module for each source of numbers (``node``: the status; ``records``: flow records; ``realisation``), each with its table of
-``Spec``; ``CATALOGUE`` is all of them, and docs/metrics.md lists the same (a test compares). Whoever has numbers of its own
-writes such a module, adds its table to ``CATALOGUE`` and its collector to the agent's ``Meters``.
+A module for each source of numbers (``node``: the status, ``dns``: the DNS proxy in it; ``records``: flow records;
+``realisation``), each with its table of ``Spec``; ``CATALOGUE`` is all of them, and docs/metrics.md lists the same (a test
+compares). Whoever has numbers of its own writes such a module, adds its table to ``CATALOGUE`` and its collector to the agent's
+``Meters``.
 
 Labels have few values: no address, path or pod name is one, and whatever traffic could make many (workloads, policies) stops at
 ``SERIES_MAX`` series, counted.
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from tidegate.flows import FlowRing
-from tidegate.metrics import node, realisation, records
+from tidegate.metrics import dns, node, realisation, records
 from tidegate.metrics.meters import Meters
 from tidegate.metrics.node import NodeCollector
 from tidegate.metrics.realisation import RealisationMeter
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-CATALOGUE: tuple[Spec, ...] = (*node.SPECS, *realisation.SPECS, *records.SPECS)
+CATALOGUE: tuple[Spec, ...] = (*node.SPECS, *dns.SPECS, *realisation.SPECS, *records.SPECS)
 
 
 def render(status: NodeStatus, flows: FlowRing, meters: Meters) -> bytes:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from tidegate.flow import Verdict
 from tidegate.flows import FlowRing
+from tidegate.metrics.dns import dns_metrics
 from tidegate.metrics.spec import Spec, counter, gauge
 from tidegate.status import EndpointState, NodeStatus, PolicyState, ProcessState
 
@@ -87,6 +88,7 @@ class NodeCollector(Collector):
         """Yield every family."""
         yield from self._node()
         yield from self._xds()
+        yield from dns_metrics(self._status.dns)
         yield from self._kernel()
         yield from self._records()
 

@@ -436,6 +436,14 @@ def test_a_pod_with_a_new_interface_keeps_what_it_resolved() -> None:
         assert made.publisher.published[-1] == ("default/client", (31,), ("10.1.1.1",)), "under the new one"
 
 
+def test_a_datapath_that_was_made_anew_is_told_all_again() -> None:
+    with fake_server(lambda query, _: [answer_a(query, "10.1.1.1")]) as server, bed(("127.0.0.1", server.port)) as made:
+        made.ask("a.test")
+        made.publisher.table.clear()
+        made.publisher.is_new = True
+        made.until(lambda: ("default/client", "10.1.1.1") in made.publisher.table, "it was not told")
+
+
 def test_a_search_list_goes_on_to_the_allowed_name() -> None:
     with fake_server(lambda query, _: [answer_a(query, "10.1.1.1")]) as server, bed(("127.0.0.1", server.port)) as made:
         assert made.ask("a.test.default.svc.cluster.local").rcode() == dns.rcode.NXDOMAIN
@@ -506,7 +514,8 @@ def test_every_verdict_is_reported() -> None:
         assert (line["verdict"], line["query"], line["rcode"], line["protocol"]) == ("refused", "b.example", 5, "tcp")
 
 
-def test_reports_that_nobody_takes_are_lost_and_counted_and_hold_up_nothing() -> None:
+def test_reports_that_nobody_takes_are_lost_and_counted_and_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxylib.dns.report.LINES_MAX", 100)
     with fake_server(lambda query, _: [answer_a(query, "10.1.1.1")]) as server, bed(("127.0.0.1", server.port)) as made:
         for _ in range(600):
             made.ask("no.example")
