@@ -11,7 +11,7 @@ BIN := .venv/bin
 PY := $(BIN)/python
 PYTEST := $(PY) -m pytest
 C_SOURCES = $(wildcard bpf_redirect/*.c bpf_redirect/include/*.h bpf_redirect/lib/*.h)
-RUST_CRATE := proxylib/native
+RUST_CRATES := proxylib/native deploy/cni
 # Debian's own tool chain builds the native module and checks it.
 check-rust test-rust: export PATH := /usr/bin:$(PATH)
 # More of pytest's own options, e.g. `make test PYTEST_ARGS='-x -k http'`.
@@ -38,13 +38,13 @@ test: setup ## run every test but the Kubernetes suite (those that need root whe
 	$(PYTEST) --ignore=tests/kubernetes $(PYTEST_ARGS)
 
 test-rust: ## run the native module's own tests
-	cd $(RUST_CRATE) && cargo test --quiet --offline --locked
+	for crate in $(RUST_CRATES); do (cd $$crate && cargo test --quiet --offline --locked); done
 
 test-unit: setup ## run the tests that need neither root nor Envoy
 	$(PYTEST) -m 'not root and not envoy' $(PYTEST_ARGS)
 
 test-root: setup ## run only the tests that need root: BPF programs, network namespaces; a skip is a failure
-	@deploy/setup/as-root.sh env TIDEGATE_CI=1 $(PYTEST) -m root $(PYTEST_ARGS)
+	@deploy/setup/as-root.sh env TIDEGATE_CI=1 $(PYTEST) -m root --ignore=tests/kubernetes $(PYTEST_ARGS)
 
 test-kafka: ## run the Kafka suite
 	@deploy/setup/not-built.sh tests/kafka 'the Kafka suite'
@@ -71,7 +71,7 @@ check-generated:
 	@deploy/setup/pytest-some.sh tests/golden tests/unit/bpf_redirect tests/unit/proxylib -k 'golden or drift or abi or layout'
 
 check-rust:
-	cd $(RUST_CRATE) && cargo fmt --check && cargo clippy --quiet --offline --locked --all-targets -- -D warnings
+	for crate in $(RUST_CRATES); do (cd $$crate && cargo fmt --check && cargo clippy --quiet --offline --locked --all-targets -- -D warnings); done
 
 bench: setup ## measure Tidegate against no proxy, one Envoy, TPROXY and sidecars; BENCH_ARGS=--quick for a first look
 	@deploy/setup/as-root.sh $(PY) -m bench $(BENCH_ARGS)

@@ -9,6 +9,7 @@ addresses serve /metrics and /healthz, which name no rule and no address, and th
     GET /v1/flows/UUID[/explain]      one record; what the evaluator says of it
     GET /v1/endpoints, /v1/policies, /v1/policies/effect?key=, /v1/map, /v1/world
     POST /v1/explain                  a question (explanation.py) against the live world
+    POST, DELETE /v1/sandboxes        pods that are about to start (sandboxes.py)
     GET /healthz, /metrics
 """
 
@@ -32,6 +33,7 @@ from l7filters.envoy.secrets import SecretValue
 from l7filters.ir import CompiledPolicy
 from l7filters.model import SecretRef
 from l7filters.world import World
+from tidegate import sandboxes
 from tidegate.config import NodeConfig
 from tidegate.explanation import Question, QuestionError, answer, secret_texts
 from tidegate.flow import Flow, Redaction, rfc3339
@@ -41,6 +43,7 @@ from tidegate.jsonvalue import decode, encode
 from tidegate.metrics import CONTENT_TYPE, Meters, render
 from tidegate.policy_effect import SlotStates, policy_effect
 from tidegate.recorded import explain_record
+from tidegate.sandboxes import SandboxKeeper
 from tidegate.status import ChangeSignal, NodeStatus
 from tidegate.traffic import Traffic, map_json
 
@@ -56,7 +59,7 @@ REQUEST_BYTES_MAX = 64 << 10
 """The largest request is a question to explain with all its headers."""
 
 
-class AgentView(Protocol):
+class AgentView(SandboxKeeper, Protocol):
     """What the admin API sees of the agent. All of it is called on the agent's own loop and must not block."""
 
     @property
@@ -108,6 +111,7 @@ def admin_app(view: AgentView) -> web.Application:
     app[VIEW] = view
     add_reads(app)
     app.router.add_get("/v1/world", get_world)
+    sandboxes.add_routes(app, view)
     return app
 
 

@@ -49,6 +49,7 @@ from tidegate.numbering import NumberingFiles
 from tidegate.observe import Observer
 from tidegate.policy_effect import SlotStates
 from tidegate.realise import Realisation, Realiser
+from tidegate.sandboxes import Sandbox
 from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState, SecretsSource, SecretsState
 from tidegate.sources.kubernetes import ClusterSettings, ClusterState, KubernetesSource
 from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, ProcessState, XdsStatus
@@ -124,6 +125,7 @@ class Agent:
         self._wake = asyncio.Event()
         self._pending = True
         self._envoy_version: str | None = None
+        self._cluster: KubernetesSource | None = None
         self._sources = self._make_sources()
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -174,7 +176,8 @@ class Agent:
         """Return what tells of policies and endpoints, by the name under which ``_heard`` knows it."""
         config = self._config
         if config.source is SourceKind.KUBERNETES:
-            return {"cluster": KubernetesSource(cluster_settings(config), self._take_cluster)}
+            self._cluster = KubernetesSource(cluster_settings(config), self._take_cluster)
+            return {"cluster": self._cluster}
         documents = DirectorySource(config.policies, kept=config.kept_documents)
         sources: dict[str, Source] = {
             "policies": Follower(documents, config.policies, self._take_policies),
@@ -375,6 +378,49 @@ class Agent:
             await asyncio.gather(*(source.refresh() for source in self._sources.values()))
         except TimeoutError:
             _log.warning("refresh_timed_out", directory=str(self._config.policies))
+
+    async def open_sandbox(self, sandbox: Sandbox, wait_seconds: float) -> str:
+        """Return "" once the pod's policy is in force, or after ``wait_seconds`` why it is not."""
+        if self._cluster is None:
+            return "this agent follows files, not an API server"
+        begun_s = time.monotonic()
+        while True:
+            serial = self._changes.serial
+            self._cluster.take_sandbox(sandbox)
+            problem = self._why_closed(sandbox)
+            left_s = begun_s + wait_seconds - time.monotonic()
+            if not problem or left_s <= 0:
+                milliseconds = round((time.monotonic() - begun_s) * 1000, 1)
+                _log.info(
+                    "sandbox_opened" if not problem else "sandbox_waits", pod=sandbox.key, milliseconds=milliseconds, why=problem
+                )
+                return problem
+            try:
+                await asyncio.wait_for(self._changes.wait_after(serial), left_s)
+            except TimeoutError:
+                continue
+
+    async def forget_sandbox(self, sandbox: Sandbox) -> None:
+        """The sandbox is gone."""
+        if self._cluster is not None:
+            self._cluster.forget_sandbox(sandbox)
+
+    def _why_closed(self, sandbox: Sandbox) -> str:
+        """Return what stands between a sandbox and its policy; "": nothing."""
+        realisation = self._realisation
+        if realisation is None:
+            return "nothing is realised yet"
+        if self._failed:
+            return self._failed
+        index = surroundings.interface_indices((sandbox.interface,)).get(sandbox.interface)
+        if index is None:
+            return f"there is no interface {sandbox.interface}"
+        if sandbox.key in self._kernel.attach_failures:
+            return self._kernel.attach_failures[sandbox.key]
+        if realisation.surroundings.interface_indices.get(sandbox.key) != index:
+            assert self._cluster is not None
+            return self._cluster.why_unknown(sandbox) or "its policy is on the way"
+        return ""
 
     def status(self) -> NodeStatus:
         """The status of this moment."""

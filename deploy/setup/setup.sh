@@ -118,3 +118,4 @@ flock 9
 install_packages
 make_venv
 deploy/setup/native.sh
+deploy/setup/cni.sh

@@ -15,6 +15,7 @@ from tidegate.config import NodeConfig, NodeSection
 from tidegate.flow import Flow, FlowEnd, HttpPart, Verdict
 from tidegate.flows import FlowRing
 from tidegate.metrics import Meters
+from tidegate.sandboxes import Sandbox
 from tidegate.status import (
     BpfStatus,
     ChangeSignal,
@@ -132,9 +133,17 @@ class FakeAgent:
     traffic: Traffic = field(default_factory=Traffic)
     shown_slots: dict[SlotKey, tuple[int, bool]] = field(default_factory=dict)
     refreshes: int = 0
+    sandboxes: list[Sandbox] = field(default_factory=list)
 
     async def refresh(self) -> None:
         self.refreshes += 1
+
+    async def open_sandbox(self, sandbox: Sandbox, wait_seconds: float) -> str:
+        self.sandboxes.append(sandbox)
+        return "closed"
+
+    async def forget_sandbox(self, sandbox: Sandbox) -> None:
+        self.sandboxes.remove(sandbox)
 
     def status(self) -> NodeStatus:
         return self.shown

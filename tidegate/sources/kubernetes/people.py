@@ -62,7 +62,7 @@ class People:
         self._namespace_labels: dict[str, Mapping[str, str]] = {}
         self._claims: dict[Address, set[str]] = {}
         self._attachments: dict[str, Attachment] = {}
-        self._sandboxes: dict[str, Attachment] = {}
+        self._sandboxes: dict[str, tuple[str, Attachment]] = {}
         self._left: frozenset[str] = frozenset()
         self._mentioned: frozenset[str] = frozenset()
         self._entries: dict[str, EndpointEntry] = {}
@@ -186,15 +186,26 @@ class People:
         lost = [key for key in keys if self._attachments.pop(key, None) is not None]
         self._renew(lost)
 
-    def take_sandbox(self, key: str, sandbox: Attachment | None) -> None:
-        """What the CNI plugin says of a pod before the API server says it: its addresses and its interface. None: no more."""
+    def take_sandbox(self, key: str, sandbox: Attachment, container: str) -> bool:
+        """What the CNI plugin says of a pod before the API server says it. Returns whether that was news."""
+        if self._sandboxes.get(key) == (container, sandbox):
+            return False
         affected = self._unclaim(key)
-        if sandbox is None:
-            self._sandboxes.pop(key, None)
-        else:
-            self._sandboxes[key] = sandbox
-            self._attachments[key] = sandbox
+        self._sandboxes[key] = (container, sandbox)
+        self._attachments[key] = sandbox
         self._renew(affected | self._claim(key) | {key})
+        return True
+
+    def drop_sandbox(self, key: str, container: str) -> bool:
+        """A sandbox is gone. Returns whether it was the pod's latest one."""
+        known = self._sandboxes.get(key)
+        if known is None or known[0] != container:
+            return False
+        affected = self._unclaim(key)
+        del self._sandboxes[key]
+        self._attachments.pop(key, None)
+        self._renew(affected | self._claim(key) | {key})
+        return True
 
     def leave_alone(self, uids: frozenset[str]) -> None:
         """These pods ran before we did and are not attached to."""
@@ -208,7 +219,7 @@ class People:
         if pod.addresses or pod.ended or pod.host_network:
             return pod.addresses
         sandbox = self._sandboxes.get(pod.key)
-        return () if sandbox is None else sandbox.addresses
+        return () if sandbox is None else sandbox[1].addresses
 
     def _forget(self, key: str, *, keep_sandbox: bool = False) -> set[str]:
         affected = self._unclaim(key)

@@ -22,6 +22,7 @@ from pathlib import Path
 import structlog
 
 from l7filters.world import Address
+from tidegate.sandboxes import Sandbox
 from tidegate.sources.kubernetes.cluster import Cluster, ClusterState
 from tidegate.sources.kubernetes.kinds import KINDS, Kind, Role
 from tidegate.sources.kubernetes.objects import Pod
@@ -140,6 +141,26 @@ class KubernetesSource:
         except ApiError as error:
             _log.warning("refresh_failed", reason=str(error))
         await self._publish_now()
+
+    def take_sandbox(self, sandbox: Sandbox) -> None:
+        """Take in what the CNI plugin says of a pod: it knows the addresses before the API server does."""
+        attachment = Attachment(sandbox.addresses, interface=sandbox.interface)
+        if self.cluster.people.take_sandbox(sandbox.key, attachment, sandbox.container):
+            self._dirty.set()
+
+    def forget_sandbox(self, sandbox: Sandbox) -> None:
+        """A sandbox is gone; another one of the same pod stays."""
+        if self.cluster.people.drop_sandbox(sandbox.key, sandbox.container):
+            self._dirty.set()
+
+    def why_unknown(self, sandbox: Sandbox) -> str:
+        """Return why a pod is no endpoint yet; "" if it is one."""
+        pod = self.cluster.people.pod(sandbox.key)
+        if pod is None:
+            return "; ".join(("the API server has not told of the pod yet", *self._problems()))
+        if pod.node != self._settings.node_name:
+            return f"the pod is assigned to {pod.node or 'no node'}, and this is {self._settings.node_name}"
+        return ""
 
     async def _follow(self, server: ApiServer) -> None:
         for kind in KINDS:
