@@ -306,7 +306,7 @@ def _recorded(request: web.Request) -> Flow:
 
 
 async def _send_flows(request: web.Request, lines: bytes, end: bool = True) -> web.StreamResponse:
-    response = web.StreamResponse(headers={**request.get("headers", {}), "Content-Type": "application/x-ndjson"})
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     await response.write(lines)
     if end:

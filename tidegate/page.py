@@ -39,6 +39,7 @@ def page_app(view: admin.AgentView) -> web.Application:
     section = view.config.admin
     assert section.page_host is not None
     app = web.Application(client_max_size=admin.REQUEST_BYTES_MAX, middlewares=[_guarded])
+    app.on_response_prepare.append(_add_headers)
     app[admin.VIEW] = view
     app[GUARD] = Guard(loopback=is_loopback(section.page_host), token=read_token(section))
     app[FILES] = read_files()
@@ -87,21 +88,22 @@ def read_files() -> dict[str, tuple[bytes, str]]:
 
 @web.middleware
 async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what page_guard refuses, answer errors as JSON, and put its headers on every answer."""
+    """Refuse what page_guard refuses, and answer errors as JSON."""
     guard = request.app[GUARD]
-    request["headers"] = HEADERS
     try:
         guard.check_request(request.method, request.headers)
         if request.path not in OPEN_PATHS and not request.path.startswith("/web/"):
             guard.check_access(request.headers, request.cookies)
-        response = await handler(request)
+        return await handler(request)
     except Refusal as refusal:
-        return web.json_response({"error": str(refusal)}, status=refusal.status, headers=HEADERS)
+        return web.json_response({"error": str(refusal)}, status=refusal.status)
     except web.HTTPException as error:
-        return web.json_response({"error": error.text or error.reason}, status=error.status, headers=HEADERS)
-    if not response.prepared:
-        response.headers.update(HEADERS)
-    return response
+        return web.json_response({"error": error.text or error.reason}, status=error.status)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    del request
+    response.headers.update(HEADERS)
 
 
 async def get_page(request: web.Request) -> web.Response:

@@ -135,6 +135,9 @@ class FakeAgent:
     refreshes: int = 0
     sandboxes: list[Sandbox] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.flows.tap(self.traffic.take)
+
     async def refresh(self) -> None:
         self.refreshes += 1
 

@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from tests.unit.tidegate.fakes import FakeAgent, config_in
 from tidegate.admin import AdminServer
 from tidegate.client import NodeClient
+from tidegate.config import AdminSection
 
 T = TypeVar("T")
 DEADLINE_SECONDS = 10.0
@@ -39,9 +40,9 @@ class Served:
 
 
 @contextmanager
-def served(directory: Path) -> Iterator[Served]:
+def served(directory: Path, section: AdminSection | None = None) -> Iterator[Served]:
     """Serve a fake agent whose files are below ``directory``, and write the node.yaml that leads to it."""
-    agent = FakeAgent(config_in(directory))
+    agent = FakeAgent(replace(config_in(directory), admin=section or AdminSection()))
     agent.config.path.write_text("node: {name: node-a}\npolicies: ./policies\nendpoints: ./endpoints.yaml\nstate: ./state\n")
     started: threading.Event = threading.Event()
     found: list[Served] = []

@@ -115,6 +115,8 @@ def test_no_uplinks_is_not_auto(text: str) -> None:
         ("maps: {eventRingKib: 100}", "maps.eventRingKib", "100 is not a power of two", None),
         ("proxyPorts: {min: 65000}", "proxyPorts.min", "65000 is out of range", None),
         ("proxyPorts: 19000", "proxyPorts", "expected a mapping, found the number 19000", "write `proxyPorts: {key: value}`"),
+        ("admin: {page: '0.0.0.0:9470'}", "admin.page", "0.0.0.0 is not loopback: others could read", None),
+        ("admin: {page: 'localhost'}", "admin.page", "'localhost' is not host:port", None),
         ("flows: {file: {maxBytes: 100000}}", "flows.file.path", "missing", "add `path: ./flows.jsonl`"),
         ("flows: {file: {path: ./f, files: 0}}", "flows.file.files", "0 is out of range", None),
         ("flows: {allowedSample: 2}", "flows.allowedSample", "2 is out of range", None),
