@@ -24,3 +24,6 @@ pub mod shell;
 pub mod teller;
 pub mod topics;
 pub mod walk;
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use super::description::Api;
 use super::judge::{self, Bench, Judged};
 use super::memory::Share;
 use super::output::Output;
-use super::policy::Ask;
+use super::policy::{Ask, Place};
 use super::produce::{head as produce_head, Streaming};
 use super::reply::{self, Answer, Splice};
 use super::report::{Event, Kind, Reason};
@@ -431,7 +431,8 @@ impl Connection {
             entry.parent == NONE && *error == 0 && !reply::is_forgotten(&content, entry)
         });
         let alone = match frame.api.number {
-            judge::METADATA => false,
+            // Brokers are told whatever becomes of the topics, if a rule covers Metadata at all.
+            judge::METADATA => !policy.judge(frame.ask(), Place::default()).allowed,
             judge::ADD_PARTITIONS_TO_TXN => true,
             _ => !is_left && !in_session,
         };
