@@ -78,6 +78,7 @@ class Reason(StrEnum):
     UNREALISABLE = "the rules that cover it can't be enforced together"
     REFUSED = "the proxy refuses a request target like this"
     UNKNOWN_API = "Kafka 4 has no such API or version, so the proxy refuses it"
+    FILTERED = "it asks for all that there is, and is told of what rules allow"
     NEGOTIATION = "ApiVersions and SASL pass before any rule"
     L7_UNSTATED = "L7 rules decide, and the flow states no message"
 

@@ -385,9 +385,13 @@ def _kafka(ruling: Ruling, union: Union, request: KafkaRequest | None) -> Ruling
     allowing: list[RuleOrigin] = []
     for place in request.places():
         denying = _matching_kafka(union.deny, request, place, denies=True)
+        if denying and request.lists:
+            return replace(ruling, verdict=Verdict.ALLOWED, reason=Reason.FILTERED, deciding=())
         if denying:
             return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DENY_RULE, deciding=denying)
         found = _matching_kafka(union.allow, request, place, denies=False)
+        if not found and not every and request.lists:
+            return replace(ruling, verdict=Verdict.ALLOWED, reason=Reason.FILTERED, deciding=())
         if not found and not every:
             return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DEFAULT_DENY, deciding=())
         allowing.extend(found)

@@ -14,7 +14,8 @@ aren't one by one.
    topic is not kept from passing by them (Cilium's meaning). In the APIs of configuration a resource that is neither topic nor
    group is the cluster's, and only a rule without topics and groups allows it.
 3. A deny rule's ``topics`` and ``groups`` must hold: it denies no place that lacks one.
-4. Negotiation (ApiVersions and SASL) is not judged.
+4. Who asks for all topics (Metadata, DescribeTopicPartitions) or groups (ListGroups) is answered, with those that he may see.
+5. Negotiation (ApiVersions and SASL) is not judged.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Final, NamedTuple
 from l7filters.model import KafkaRole, KafkaRule, StringMatch
 from l7filters.predicates import Check, shown, string_holds, wanted_words
 from proxylib.kafka.apis import APIS, Api
-from proxylib.kafka.authorization import AUTHORIZATIONS, ErrorCode, Roles, Scope
+from proxylib.kafka.authorization import AUTHORIZATIONS, GROUPS_FILTERED, TOPICS_FILTERED, ErrorCode, Roles, Scope
 
 API_BY_NUMBER: Final = {api.number: api for api in APIS}
 API_BY_NAME: Final = {api.name.lower(): api for api in APIS}
@@ -65,6 +66,11 @@ class KafkaRequest:
         """Whether Kafka 4 has this API in this version; what it hasn't is refused, whatever rules say."""
         known = API_BY_NUMBER.get(self.api)
         return known is not None and known.version_min <= self.version <= known.version_max
+
+    @property
+    def lists(self) -> bool:
+        """Whether it asks for all topics or groups that there are: such a request passes, and its answer is filtered."""
+        return (self.api in TOPICS_FILTERED and not self.topics) or (self.api in GROUPS_FILTERED and not self.groups)
 
     def places(self) -> tuple[Place, ...]:
         """Return what is judged, in order. Raises KeyError for an unknown API."""

@@ -43,6 +43,7 @@ from tidegate.envoy_process import EnvoyLauncher, ask_version, envoy_settings
 from tidegate.flow_file import FlowFileWriter
 from tidegate.flows import FlowRing, LossSource
 from tidegate.following import Follower, Source
+from tidegate.kafka_reports import KafkaReports
 from tidegate.kernel import KernelSide
 from tidegate.metrics import Meters
 from tidegate.numbering import NumberingFiles
@@ -116,6 +117,7 @@ class Agent:
         )
         self._dns = DnsSide(config, self._changes.bump)
         self._observer = Observer(config, self._ring)
+        self._kafka_reports = KafkaReports(config.kafka_socket)
         self._inputs = Inputs()
         self._heard: set[str] = set()
         self._world = build_world(config, self._inputs, 0)
@@ -138,6 +140,7 @@ class Agent:
         await self._xds.start(self._config.xds_socket)
         self._keep_flows()
         try:
+            self._kafka_reports.open()
             # Before anything slow, so that `tidegate status` has someone to ask.
             async with AdminServer(self):
                 await asyncio.to_thread(self._kernel.start)
@@ -148,6 +151,7 @@ class Agent:
                         task.cancel()
         finally:
             await self._xds.stop()
+            self._kafka_reports.close()
             self._kernel.close()
             if self._flow_file is not None:
                 self._flow_file.close()
@@ -169,6 +173,7 @@ class Agent:
         yield self._observer.read_kernel(self._kernel)
         yield self._observer.read_dns(DnsPlaces(self._config).reports, lambda: self._dns.status)
         yield self._dns.watch()
+        yield self._observer.read_kafka(self._kafka_reports)
 
     # ---- inputs -----------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from l7filters.model import PORT_PROTOCOLS, HttpRule, Policy, Protocol, SecretRe
 from l7filters.parties import UnknownPartyError
 from l7filters.predicates import SecretTexts
 from l7filters.world import Address, World
+from tidegate.kafka_question import HINT, read_kafka_request
 from tidegate.settings import close_match
 
 DEFAULT_NAMESPACE = "default"
@@ -47,6 +48,8 @@ class Question:
     """Each ``Name: value`` or ``name=value``."""
     host: str = ""
     server_name: str = ""
+    kafka: str = ""
+    """As ``kafka_question`` reads it."""
 
     def to_flow(self, world: World) -> JudgedFlow:
         """Return the flow that this asks about, in ``world``. Raises QuestionError."""
@@ -65,6 +68,16 @@ class Question:
                 raise QuestionError(str(error), "e.g. --http 'GET /status'") from error
         elif self.headers or self.host:
             raise QuestionError("headers and host need a request", "add --http 'GET /path'")
+        kafka = None
+        if self.kafka:
+            if request is not None:
+                raise QuestionError("one message at a time: HTTP or Kafka", HINT)
+            try:
+                kafka = read_kafka_request(self.kafka)
+            except ValueError as error:
+                raise QuestionError(str(error), HINT) from error
+        if kafka is not None and protocol is not Protocol.TCP:
+            raise QuestionError(f"a Kafka request over {self.protocol} can't be judged", "leave out --protocol")
         if request is not None and protocol is not Protocol.TCP:
             raise QuestionError(f"an HTTP request over {self.protocol} can't be judged", "leave out --protocol")
         return JudgedFlow(
@@ -74,6 +87,7 @@ class Question:
             destination_port=read_port(port_text, destination, protocol, world),
             http=request,
             server_name=self.server_name or None,
+            kafka=kafka,
         )
 
 

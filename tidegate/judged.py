@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from l7filters.decision import Flow as JudgedFlow
 from l7filters.http import HttpRequest
+from l7filters.kafka import API_BY_NAME, KafkaRequest
 from l7filters.model import Protocol
-from tidegate.flow import Flow, FlowEnd, HttpPart, L7Part, TlsPart
+from tidegate.flow import Flow, FlowEnd, HttpPart, KafkaPart, L7Part, TlsPart
 
 ICMP = (Protocol.ICMP, Protocol.ICMPV6)
 
@@ -26,7 +27,17 @@ def judged(source: FlowEnd, destination: FlowEnd, protocol: int, port: int, mess
         destination_port=port,
         http=request,
         server_name=message.server_name if isinstance(message, TlsPart) else None,
+        kafka=_kafka(message) if isinstance(message, KafkaPart) else None,
     )
+
+
+def _kafka(part: KafkaPart) -> KafkaRequest | None:
+    api = API_BY_NAME.get(part.api_key.lower())
+    number = api.number if api is not None else int(part.api_key) if part.api_key.isdigit() else None
+    if number is None:
+        return None
+    groups = (part.group,) if part.group else ()
+    return KafkaRequest(api=number, version=part.api_version, client_id=part.client_id, topics=part.topics, groups=groups)
 
 
 def judged_flow(flow: Flow) -> JudgedFlow:

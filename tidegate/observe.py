@@ -24,6 +24,7 @@ from tidegate.config import NodeConfig
 from tidegate.dns_reports import DnsReports, flow_from_dns
 from tidegate.flow import Redaction, Verdict
 from tidegate.flows import FlowRing, LossSource
+from tidegate.kafka_reports import KafkaReports, flow_from_report
 from tidegate.kernel import KernelSide
 from tidegate.nearest import MissFinder
 from tidegate.realise import Realisation
@@ -92,6 +93,23 @@ class Observer:
                 self._ring.publish(flow)
 
         await DnsReports(path, take, lambda count: self._ring.report_lost(LossSource.DNS, count)).run()
+
+    async def read_kafka(self, reports: KafkaReports) -> None:
+        """Publish what the module tells of Kafka requests until cancelled."""
+        async for batch in reports.batches():
+            if self._index is None:
+                continue
+            now_ns = time.time_ns()
+            for report in batch:
+                flow = flow_from_report(
+                    self._index,
+                    report,
+                    node=self._node,
+                    uuid=self._uuid(),
+                    time_ns=now_ns - report.latency_ns,
+                    nearest_miss=self._nearest,
+                )
+                self._ring.publish(flow)
 
     async def read_kernel(self, kernel: KernelSide) -> None:
         """Publish the kernel's verdict events until cancelled."""

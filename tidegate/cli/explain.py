@@ -48,6 +48,14 @@ def explain(
     sni: Annotated[
         str, typer.Option(metavar="NAME", help="The server name that a TLS client asks for.", show_default=False)
     ] = "",
+    kafka: Annotated[
+        str,
+        typer.Option(
+            metavar="'ROLE-OR-API TOPIC... [group=G] [client=C] [version=N]'",
+            help="The Kafka request, e.g. 'produce orders'.",
+            show_default=False,
+        ),
+    ] = "",
     protocol: Annotated[str, typer.Option(metavar="PROTOCOL", help="tcp, udp, sctp, icmp, icmpv6, ...")] = "tcp",
     policies: Annotated[
         list[Path] | None, typer.Option(metavar="PATH", help="Judge by these files or directories. Repeatable.")
@@ -71,12 +79,14 @@ def explain(
 
       tidegate explain --from default/xwing --to default/deathstar:80 --http 'PUT /v1/exhaust-port' -H x-force=true
 
+      tidegate explain --from default/shop --to default/kafka:9092 --kafka 'produce orders'
+
       tidegate explain --from 192.0.2.7 --to default/db:5432 --policies ./candidate --endpoints endpoints.yaml
     """
     from tidegate.explanation import Question
 
     if flow:
-        if source or destination or http or header or host or sni:
+        if source or destination or http or header or host or sni or kafka:
             raise UsageError("--flow is a question by itself", "leave out --from, --to and what describes a request")
         report, broken = _judge_record(flow, flow_file, policies, endpoints, config)
         _finish(report, broken, output)
@@ -90,6 +100,7 @@ def explain(
         headers=tuple(header or ()),
         host=host,
         server_name=sni,
+        kafka=kafka,
     )
     if live:
         if policies or endpoints:

@@ -33,8 +33,8 @@ pub struct Ask<'a> {
 pub struct Place<'a> {
     pub topic: Option<&'a [u8]>,
     pub group: Option<&'a [u8]>,
-    /// A resource of the cluster, which only a rule without topics and groups allows.
-    pub cluster: bool,
+    /// A typed resource: a rule that names topics or groups allows only such; one of the cluster's only a rule without both.
+    pub resource: bool,
 }
 
 /// What the rules say of a place.
@@ -174,8 +174,19 @@ impl Rule {
 
     fn allows(&self, ask: Ask<'_>, place: Place<'_>) -> bool {
         self.covers(ask)
-            && named(&self.topics, place.topic, !place.cluster)
-            && named(&self.groups, place.group, !place.cluster)
+            && if place.resource {
+                self.allows_resource(place)
+            } else {
+                named(&self.topics, place.topic, true) && named(&self.groups, place.group, true)
+            }
+    }
+
+    fn allows_resource(&self, place: Place<'_>) -> bool {
+        match (place.topic, place.group) {
+            (Some(_), _) if !self.topics.is_empty() => named(&self.topics, place.topic, false),
+            (_, Some(_)) if !self.groups.is_empty() => named(&self.groups, place.group, false),
+            _ => self.topics.is_empty() && self.groups.is_empty(),
+        }
     }
 
     fn denies(&self, ask: Ask<'_>, place: Place<'_>) -> bool {
@@ -381,7 +392,7 @@ mod tests {
         assert_eq!(judged(1, "oranges"), (false, "".into()));
         assert!(found.judge(ask(3), Place::default()).allowed);
         let cluster = Place {
-            cluster: true,
+            resource: true,
             ..Place::default()
         };
         assert!(!found.judge(ask(3), cluster).allowed);

@@ -147,9 +147,7 @@ impl Content {
             Progress::More => return Err(Malformed("the message ends within a field")),
             Progress::Stopped => return Err(Malformed("too many entries")),
         }
-        if walk.at() != body.len() as u64 {
-            return Err(Malformed("bytes behind the message"));
-        }
+        // What stands behind the message is nobody's business: Kafka ignores it, and librdkafka sends some.
         collector.content.end = walk.at();
         Ok(collector.content)
     }

@@ -440,7 +440,7 @@ impl Connection {
                 Place {
                     topic: name,
                     group: group.or(edit.content.group.as_deref()),
-                    cluster: false,
+                    resource: false,
                 }
             }
             _ => return false,
