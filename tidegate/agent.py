@@ -53,7 +53,7 @@ from tidegate.realise import Realisation, Realiser
 from tidegate.sandboxes import Sandbox
 from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState, SecretsSource, SecretsState
 from tidegate.sources.kubernetes import ClusterSettings, ClusterState, KubernetesSource
-from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, ProcessState, XdsStatus
+from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, PolicyStatus, ProcessState, XdsStatus
 from tidegate.supervisor import SUPERVISOR_PID
 from tidegate.traffic import Traffic
 from tidegate.worlds import Inputs, StoredSecrets, build_world
@@ -181,7 +181,7 @@ class Agent:
         """Return what tells of policies and endpoints, by the name under which ``_heard`` knows it."""
         config = self._config
         if config.source is SourceKind.KUBERNETES:
-            self._cluster = KubernetesSource(cluster_settings(config), self._take_cluster)
+            self._cluster = KubernetesSource(cluster_settings(config), self._take_cluster, self._policy_statuses)
             return {"cluster": self._cluster}
         documents = DirectorySource(config.policies, kept=config.kept_documents)
         sources: dict[str, Source] = {
@@ -319,7 +319,7 @@ class Agent:
                 milliseconds=round((time.monotonic() - started_s) * 1000, 1),
                 slots=len(self._realisation.table.ids),
             )
-        self._changes.bump()
+        self._came_of_it()
 
     async def _settle(self) -> None:
         try:
@@ -331,7 +331,13 @@ class Agent:
             if settled is not None:
                 self._realisation = settled
                 self._observer.world_changed(settled)
+        self._came_of_it()
+
+    def _came_of_it(self) -> None:
+        """Tell whoever asks how far things are."""
         self._changes.bump()
+        if self._cluster is not None:
+            self._cluster.report()
 
     # ---- AgentView --------------------------------------------------------------------------------------------------
 
@@ -427,15 +433,21 @@ class Agent:
             return self._cluster.why_unknown(sandbox) or "its policy is on the way"
         return ""
 
-    def status(self) -> NodeStatus:
-        """The status of this moment."""
-        facts = agent_status.Facts(
+    def _facts(self) -> agent_status.Facts:
+        return agent_status.Facts(
             inputs=self._inputs,
             realisation=self._realisation,
             current=not self._pending and self._complete() and self._realisation is not None and self._in_force(),
             failed=self._failed,
             attachments=self._kernel.attach_failures,
         )
+
+    def _policy_statuses(self, keys: frozenset[str]) -> tuple[PolicyStatus, ...]:
+        return agent_status.policy_statuses(self._facts(), keys)
+
+    def status(self) -> NodeStatus:
+        """The status of this moment."""
+        facts = self._facts()
         endpoints = agent_status.endpoint_statuses(facts)
         return NodeStatus(
             node=self._config.node.name,

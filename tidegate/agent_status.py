@@ -5,7 +5,7 @@ Owns: which facts make an endpoint ready and a policy realised. ``agent.py`` col
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from l7filters.documents import DocumentError as SourceError
@@ -13,7 +13,7 @@ from l7filters.documents import DocumentKey
 from l7filters.ir import SlotKey
 from l7filters.labels import Labels
 from l7filters.model import Policy
-from l7filters.world import Endpoint, World
+from l7filters.world import Endpoint
 from tidegate.flow import prefixed_labels, workload_name
 from tidegate.realise import Realisation
 from tidegate.status import (
@@ -60,12 +60,30 @@ def _document_error(error: SourceError, kept: bool) -> DocumentError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """The local endpoints that are realised: their labels and identities, by key. A node has a hundred, its world thousands."""
+
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    identities: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, realisation: Realisation | None) -> _Local:
+        if realisation is None:
+            return cls()
+        return cls(
+            {endpoint.key: endpoint.labels for endpoint in realisation.world.endpoints if endpoint.is_local},
+            {endpoint.key: endpoint.identity for endpoint in realisation.compiled.endpoints},
+        )
+
+
 def endpoint_statuses(facts: Facts) -> tuple[EndpointStatus, ...]:
     """Return the state of every local endpoint."""
-    return tuple(_endpoint_status(facts, endpoint) for endpoint in facts.inputs.endpoints.endpoints if endpoint.is_local)
+    local = _Local.of(facts.realisation)
+    return tuple(_endpoint_status(facts, each, local) for each in facts.inputs.endpoints.endpoints if each.is_local)
 
 
-def _endpoint_status(facts: Facts, endpoint: Endpoint) -> EndpointStatus:
+def _endpoint_status(facts: Facts, endpoint: Endpoint, local: _Local) -> EndpointStatus:
     realisation = facts.realisation
     attached = realisation is not None and (
         endpoint.key in realisation.surroundings.interface_indices or endpoint.key in realisation.surroundings.cgroup_ids
@@ -75,22 +93,19 @@ def _endpoint_status(facts: Facts, endpoint: Endpoint) -> EndpointStatus:
         state, message = EndpointState.FAILED, facts.attachments[endpoint.key]
     elif facts.failed:
         state, message = EndpointState.FAILED, facts.failed
-    elif realisation is not None and not attached and any(endpoint.key == one.key for one in realisation.compiled.endpoints):
+    elif realisation is not None and not attached and endpoint.key in local.identities:
         what = f"interface {endpoint.interface}" if endpoint.interface else f"cgroup {endpoint.cgroup}"
         state, message = EndpointState.WAITING, f"{what} does not exist yet"
     elif realisation is not None and facts.current:
         state = EndpointState.READY
-    identity = 0
     selecting = 0
     if realisation is not None:
-        local = {each.key: each.identity for each in realisation.compiled.endpoints}
-        identity = local.get(endpoint.key, 0)
-        labels = _labels_of(realisation.world, endpoint)
+        labels = local.labels.get(endpoint.key, endpoint.labels)
         selecting = sum(not policy.selects_nodes and policy.subject.matches(labels) for policy in realisation.world.policies)
     return EndpointStatus(
         key=endpoint.key,
         state=state,
-        identity=identity,
+        identity=local.identities.get(endpoint.key, 0),
         attachment=endpoint.interface or endpoint.cgroup or "",
         addresses=tuple(str(address) for address in endpoint.addresses),
         revision=realisation.world.revision if realisation is not None and attached else 0,
@@ -107,6 +122,8 @@ def unmanaged(facts: Facts, statuses: tuple[EndpointStatus, ...], veths: Mapping
         for status in statuses
         if status.state in (EndpointState.WAITING, EndpointState.FAILED)
     ]
+    cluster = facts.inputs.cluster
+    found += [Unmanaged(name=pod.key, kind="pod", reason=pod.reason) for pod in (() if cluster is None else cluster.unmanaged)]
     claimed = {endpoint.interface for endpoint in facts.inputs.endpoints.endpoints}
     found += [
         Unmanaged(name=name, kind="interface", reason="leads to another network namespace, and no endpoint claims it")
@@ -115,22 +132,20 @@ def unmanaged(facts: Facts, statuses: tuple[EndpointStatus, ...], veths: Mapping
     return tuple(found)
 
 
-def _labels_of(world: World, endpoint: Endpoint) -> Labels:
-    return next((known.labels for known in world.endpoints if known.key == endpoint.key), endpoint.labels)
-
-
-def policy_statuses(facts: Facts) -> tuple[PolicyStatus, ...]:
-    """Return the state of every policy document that is in force, in the order of their keys."""
+def policy_statuses(facts: Facts, only: Collection[str] | None = None) -> tuple[PolicyStatus, ...]:
+    """Return the state of every policy document that is in force (or of those with these keys), in the order of their keys."""
     by_key: dict[str, list[Policy]] = {}
     for policy in facts.inputs.policies.policies:
-        by_key.setdefault(policy.key, []).append(policy)
+        if only is None or policy.key in only:
+            by_key.setdefault(policy.key, []).append(policy)
     wrong = _wrongs(facts)
     slots = _slots_by_policy(facts.realisation)
-    return tuple(_policy_status(facts, key, by_key[key], wrong.get(key), slots.get(key, ())) for key in sorted(by_key))
+    local = _Local.of(facts.realisation)
+    return tuple(_policy_status(facts, key, by_key[key], wrong.get(key), slots.get(key, ()), local) for key in sorted(by_key))
 
 
 def _policy_status(
-    facts: Facts, key: str, specs: list[Policy], wrong: tuple[str, str] | None, slots: tuple[SlotKey, ...]
+    facts: Facts, key: str, specs: list[Policy], wrong: tuple[str, str] | None, slots: tuple[SlotKey, ...], local: _Local
 ) -> PolicyStatus:
     realisation = facts.realisation
     state, message, hint = PolicyState.PENDING, "", ""
@@ -151,19 +166,14 @@ def _policy_status(
         revision=realisation.world.revision if realisation is not None and state is PolicyState.REALISED else 0,
         mode=str(specs[0].mode),
         source=document.source if document else "",
-        endpoints=_selected(realisation, specs),
+        endpoints=_selected(local, specs),
         message=message,
         hint=hint,
     )
 
 
-def _selected(realisation: Realisation | None, specs: list[Policy]) -> int:
-    if realisation is None:
-        return 0
-    return sum(
-        endpoint.is_local and any(not spec.selects_nodes and spec.subject.matches(endpoint.labels) for spec in specs)
-        for endpoint in realisation.world.endpoints
-    )
+def _selected(local: _Local, specs: list[Policy]) -> int:
+    return sum(any(not spec.selects_nodes and spec.subject.matches(labels) for spec in specs) for labels in local.labels.values())
 
 
 def _wrongs(facts: Facts) -> dict[str, tuple[str, str]]:

@@ -68,7 +68,8 @@ class Unmanaged:
 
     name: str
     kind: str
-    """``endpoint``: known, not attached. ``interface``: leads to another network namespace, and no endpoint claims it."""
+    """``endpoint``: known, not attached. ``pod``: of an API server, no endpoint. ``interface``: leads to another network
+    namespace, and no endpoint claims it."""
     reason: str
 
 

@@ -99,7 +99,7 @@ class NodeCollector(Collector):
         yield info
         yield _by_state(ENDPOINTS, EndpointState, (endpoint.state for endpoint in status.endpoints))
         unmanaged = UNMANAGED.gauge()
-        for kind in ("endpoint", "interface"):
+        for kind in ("endpoint", "interface", "pod"):
             unmanaged.add_metric([kind], sum(each.kind == kind for each in status.unmanaged))
         yield unmanaged
         yield _by_state(POLICIES, PolicyState, (policy.state for policy in status.policies))

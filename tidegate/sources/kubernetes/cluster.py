@@ -18,6 +18,7 @@ from tidegate.sources.kubernetes.papers import Papers, Vault, secret_refs
 from tidegate.sources.kubernetes.people import VOLATILE_LABELS, People, Unmanaged
 from tidegate.sources.kubernetes.reflector import Changes
 from tidegate.sources.kubernetes.server import Tree
+from tidegate.sources.kubernetes.verdict import PolicyObject
 from tidegate.sources.ledger import DirectoryState
 
 _SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -49,6 +50,8 @@ class Cluster:
         self._nodes: dict[str, Node] = {}
         self._pods: dict[str, objects.Pod] = {}
         self._secrets = SecretStore()
+        self.policies: dict[str, PolicyObject] = {}
+        """Every policy object by ``WORD/NAMESPACE/NAME``."""
         self.unsaved: set[Role] = set()
         """The kinds of which something changed since ``saved_form`` was last asked for them."""
 
@@ -120,11 +123,33 @@ class Cluster:
     def _take_documents(self, kind: Kind, changes: Changes) -> None:
         for key in changes.gone:
             self.papers.drop(f"{kind.word}/{key}")
+            self.policies.pop(f"{kind.word}/{key}", None)
         for key, tree in changes.present.items():
+            name = f"{kind.word}/{key}"
             document = _document(kind, tree)
-            if document is not None:
-                self.papers.put(f"{kind.word}/{key}", document)
+            if document is None:
+                continue
+            self.papers.put(name, document)
+            if kind.role is Role.POLICY:
+                self.policies[name] = self._policy_object(name, kind, tree)
         self.people.take_mentioned(self.papers.mentioned)
+
+    def _policy_object(self, name: str, kind: Kind, tree: Tree) -> PolicyObject:
+        metadata = tree.get("metadata") or {}
+        known = self.policies.get(name)
+        generation = int(metadata.get("generation") or 0)
+        good = known.good_generation if known is not None else 0
+        if not self.papers.errors_of(name):
+            good = generation
+        return PolicyObject(
+            kind=kind,
+            name=str(metadata.get("name") or ""),
+            namespace=str(metadata.get("namespace") or ""),
+            uid=str(metadata.get("uid") or ""),
+            generation=generation,
+            good_generation=good,
+            status=dict(tree.get("status") or {}) if kind.has_status else {},
+        )
 
 
 def _document(kind: Kind, tree: Tree) -> Tree | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from l7filters.documents import ParsedFile, Secret, SecretStore, parse_object
+from l7filters.documents import DocumentError, ParsedFile, Secret, SecretStore, parse_object
 from l7filters.model import HttpRule, Policy, SecretRef
 from tidegate.sources.kubernetes.server import Tree
 from tidegate.sources.ledger import DirectoryState, FileLedger, merge, record
@@ -63,6 +63,11 @@ class Papers:
             self._trees.pop(name, None)
             self._mentions.pop(name, None)
             self._changed = True
+
+    def errors_of(self, name: str) -> tuple[DocumentError, ...]:
+        """Why the present version of a document can't be read; empty if it can."""
+        ledger = self._ledgers.get(name)
+        return () if ledger is None else ledger.errors
 
     def trees(self, words: frozenset[str]) -> dict[str, Tree]:
         """The documents of these words as they are in force, to be saved for a restart."""

@@ -10,9 +10,10 @@ seconds after it was given to the next one): a pod that is not being deleted bef
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from l7filters.labels import Labels
 from l7filters.world import Address, Endpoint, Node
 from tidegate.sources.endpoints import EndpointEntry, EndpointsState
 from tidegate.sources.kubernetes.objects import Pod, pod_labels
@@ -66,6 +67,10 @@ class People:
         self._left: frozenset[str] = frozenset()
         self._mentioned: frozenset[str] = frozenset()
         self._entries: dict[str, EndpointEntry] = {}
+        self._homes: dict[str, tuple[Labels, str]] = {}
+        """The label set and the node under which each endpoint is counted in ``_spread``."""
+        self._spread: dict[int, tuple[Labels, dict[str, int]]] = {}
+        """Identity of a label set (shared by equal ones) -> it, and on which nodes how many pods have it."""
         self._label_sets: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
         self._state = EndpointsState()
         self._changed = True
@@ -117,6 +122,14 @@ class People:
             for pod in self.local_pods()
             if pod.uid not in self._left and self.attachment(pod.key) is None and (pod.host_network or self._addresses_of(pod))
         )
+
+    def nodes_of(self, selects: Callable[[Labels], bool]) -> frozenset[str]:
+        """The nodes with a pod that ``selects`` holds for. Asks once per label set."""
+        found: set[str] = set()
+        for labels, nodes in self._spread.values():
+            if not nodes.keys() <= found and selects(labels):
+                found |= nodes.keys()
+        return frozenset(found)
 
     def unmanaged(self) -> tuple[Unmanaged, ...]:
         """The pods of this node with an address whose traffic is not judged."""
@@ -272,13 +285,26 @@ class People:
             pod = self._pods.get(key)
             endpoint = None if pod is None else self._endpoint(pod)
             known = self._entries.get(key)
-            if endpoint is None:
-                if known is not None:
-                    del self._entries[key]
-                    self._changed = True
-            elif known is None or known.endpoint != endpoint:
+            if endpoint == (None if known is None else known.endpoint):
+                continue
+            self._changed = True
+            if known is not None:
+                self._count(self._homes.pop(key), -1)
+                del self._entries[key]
+            if endpoint is not None and pod is not None:
+                self._homes[key] = (endpoint.labels, pod.node)
+                self._count(self._homes[key], 1)
                 self._entries[key] = EndpointEntry(endpoint)
-                self._changed = True
+
+    def _count(self, home: tuple[Labels, str], change: int) -> None:
+        """Note that a pod with these labels came to a node, or left it."""
+        labels, node = home
+        _, nodes = self._spread.setdefault(id(labels), (labels, {}))
+        nodes[node] = nodes.get(node, 0) + change
+        if nodes[node] == 0:
+            del nodes[node]
+            if not nodes:
+                del self._spread[id(labels)]
 
     def _endpoint(self, pod: Pod) -> Endpoint | None:
         is_ours = pod.node == self._node_name and pod.uid not in self._left

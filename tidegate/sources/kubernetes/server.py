@@ -147,7 +147,8 @@ class ApiServer:
             if kubeconfig is None:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
-                await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+                path = str(kubeconfig)
+                await load_kube_config(config_file=path, client_configuration=configuration)  # type: ignore[no-untyped-call]
         except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
             raise ApiRefused(what, f"can't be used: {error}") from error
         configuration.retries = None

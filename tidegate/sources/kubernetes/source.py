@@ -15,12 +15,13 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from l7filters.model import Policy
 from l7filters.world import Address
 from tidegate.sandboxes import Sandbox
 from tidegate.sources.kubernetes.cluster import Cluster, ClusterState
@@ -28,8 +29,11 @@ from tidegate.sources.kubernetes.kinds import KINDS, Kind, Role
 from tidegate.sources.kubernetes.objects import Pod
 from tidegate.sources.kubernetes.people import Attachment
 from tidegate.sources.kubernetes.reflector import Changes, Health, Reflector
+from tidegate.sources.kubernetes.reporter import Reading, Reporter
 from tidegate.sources.kubernetes.saved import SavedObjects
 from tidegate.sources.kubernetes.server import ApiError, ApiServer
+from tidegate.sources.kubernetes.verdict import PolicyObject
+from tidegate.status import PolicyStatus
 from tidegate.surroundings import ChangeNotice
 from tidegate.veths import VethLook
 from tidegate.workloads import CgroupLook
@@ -63,6 +67,8 @@ class ClusterSettings:
     host_network: bool = False
     """Whether pods in the node's own network are judged, by their cgroup."""
     cgroup_root: str = "/"
+    report: bool = True
+    """Whether the status of policies and Events are written."""
     leave_existing: bool = False
     """Whether pods that ran before Tidegate first did are left alone until they start again."""
 
@@ -85,7 +91,13 @@ class _Looking:
 class KubernetesSource:
     """Follows one cluster. One use; on one event loop."""
 
-    def __init__(self, settings: ClusterSettings, tell: Callable[[ClusterState], None]) -> None:
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        tell: Callable[[ClusterState], None],
+        statuses: Callable[[frozenset[str]], Iterable[PolicyStatus]] = lambda _: (),
+    ) -> None:
+        """``statuses``: how far policies (by key) are on this node, for the status of their objects."""
         self._settings = settings
         self._tell = tell
         self.cluster = Cluster(settings.node_name)
@@ -103,6 +115,11 @@ class KubernetesSource:
         self._cgroups = CgroupLook(settings.cgroup_root)
         self._looking = _Looking()
         self._told: ClusterState | None = None
+        self._statuses = statuses
+        self._reporter: Reporter | None = None
+        self._fresh: set[str] = set()
+        self._told_policies: dict[str, PolicyObject] = {}
+        """The objects as of the state that was told: their generations are those that the agent speaks of."""
 
     @property
     def server(self) -> ApiServer | None:
@@ -110,6 +127,11 @@ class KubernetesSource:
         return self._server
 
     # ---- life -------------------------------------------------------------------------------------------------------
+
+    def report(self) -> None:
+        """What ``statuses`` says may have changed."""
+        if self._reporter is not None:
+            self._reporter.changed()
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -172,6 +194,9 @@ class KubernetesSource:
             tasks.create_task(self._watch_links())
             tasks.create_task(self._keep_saved())
             await self._first_sync()
+            if self._settings.report:
+                self._reporter = Reporter(self._settings.node_name, server, self._reading)
+                tasks.create_task(self._reporter.run())
             while True:
                 await self._publish_now()
                 await self._wait_for_change()
@@ -180,6 +205,8 @@ class KubernetesSource:
         def tell(changes: Changes) -> None:
             self.cluster.take(kind, changes)
             self._dirty.set()
+            if kind.role is Role.POLICY:
+                self._fresh.update(f"{kind.word}/{key}" for key in (*changes.present, *changes.gone))
 
         reflector = Reflector(
             server, kind.path, tell, query=kind.query, optional=kind.optional, fallback=kind.fallback, changed=self._dirty.set
@@ -229,9 +256,13 @@ class KubernetesSource:
 
     def _publish(self) -> None:
         state = self.cluster.state(self._problems())
+        self._told_policies = dict(self.cluster.policies)
         if state != self._told:
             self._told = state
             self._tell(state)
+        if self._reporter is not None and self._fresh:
+            self._reporter.changed(self._fresh)
+            self._fresh = set()
 
     def _problems(self) -> tuple[str, ...]:
         found = {} if not self._connect_problem else {"the API server": self._connect_problem}
@@ -246,6 +277,24 @@ class KubernetesSource:
         if self._save_problem:
             found["saved state"] = self._save_problem
         return tuple(f"{what}: {problem}" for what, problem in found.items())
+
+    def _reading(self) -> Reading:
+        """What there is to report at this moment."""
+        cluster = self.cluster
+        policies: dict[str, list[Policy]] = {}
+        for policy in cluster.papers.state.policies:
+            policies.setdefault(policy.key, []).append(policy)
+
+        def nodes_of(key: str) -> frozenset[str]:
+            specs = [one for one in policies.get(key, ()) if not one.selects_nodes]
+            return (
+                cluster.people.nodes_of(lambda labels: any(one.subject.matches(labels) for one in specs))
+                if specs
+                else frozenset()
+            )
+
+        errors = {key: wrong for key in self._told_policies if (wrong := cluster.papers.errors_of(key))}
+        return Reading(objects=self._told_policies, errors=errors, statuses=self._statuses, nodes_of=nodes_of)
 
     # ---- Secrets ----------------------------------------------------------------------------------------------------
 
