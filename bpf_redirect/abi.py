@@ -10,7 +10,7 @@ import ctypes
 from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum, IntFlag
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 ENDPOINT_ADDRESSES_MAX = 8
 SLOTS_MAX = 2048
@@ -18,6 +18,7 @@ IPV6_EXTENSIONS_MAX = 6
 CGROUP_LEVELS_MAX = 8
 REASONS_MAX = 64
 HOOKS_MAX = 8
+NAMES_PER_ADDRESS_MAX = 16
 
 MARK_MASK = 0x0F00
 MARK_TO_PROXY = 0x0200
@@ -129,6 +130,13 @@ class PolicyFlag(IntFlag):
     """``tg_policy_value.flags``."""
 
     WOULD_DENY = 1 << 0
+    EXPLICIT_DENY = 1 << 1
+
+
+class IpcacheFlag(IntFlag):
+    """``tg_ipcache_value.flags``."""
+
+    OUTSIDE = 1 << 0
 
 
 class ConntrackKind(IntEnum):
@@ -208,7 +216,7 @@ class IpcacheKey(ctypes.Structure):
 class IpcacheEntry(ctypes.Structure):
     """``struct tg_ipcache_value``."""
 
-    _fields_ = [("identity", c_uint32), ("ifindex", c_uint32)]
+    _fields_ = [("identity", c_uint32), ("ifindex", c_uint32), ("flags", c_uint32)]
 
 
 class PolicyKey(ctypes.Structure):
@@ -228,6 +236,24 @@ class PolicyEntry(ctypes.Structure):
     """``struct tg_policy_value``."""
 
     _fields_ = [("verdict", c_uint8), ("flags", c_uint8), ("slot", c_uint16)]
+
+
+class NamesKey(ctypes.Structure):
+    """``struct tg_names_key``."""
+
+    _fields_ = [("ifindex", c_uint32), ("address", Address)]
+
+
+class Grant(ctypes.Structure):
+    """``struct tg_grant``."""
+
+    _fields_ = [("identity", c_uint32), ("expires_s", c_uint32)]
+
+
+class Names(ctypes.Structure):
+    """``struct tg_names``."""
+
+    _fields_ = [("grants", Grant * NAMES_PER_ADDRESS_MAX)]
 
 
 class Slot(ctypes.Structure):
@@ -278,7 +304,8 @@ class Conntrack(ctypes.Structure):
         ("kind", c_uint8),
         ("flags", c_uint8),
         ("tcp_seen", c_uint8),
-        ("pad", c_uint8 * 5),
+        ("pad", c_uint8),
+        ("name_identity", c_uint32),
     ]
 
 
@@ -340,7 +367,8 @@ class Event(ctypes.Structure):
         ("protocol", c_uint8),
         ("tcp_flags", c_uint8),
         ("flags", c_uint8),
-        ("pad", c_uint8 * 7),
+        ("pad", c_uint8 * 3),
+        ("name_identity", c_uint32),
     ]
 
 

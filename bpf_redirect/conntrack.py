@@ -19,7 +19,8 @@ from bpf_redirect.maps import Map
 class ConntrackEntry:
     """One connection. ``slot`` is that on whose listener it was opened (kind REDIRECT), else 0.
 
-    ``policy_port`` is what the policy was asked about: the destination port, or the ICMP message type.
+    ``policy_port`` is what the policy was asked about: the destination port, or the ICMP message type. ``name_identity``: of the
+    name by which the source reached the destination; 0 when the address alone was enough.
     """
 
     source: IPv4Address | IPv6Address
@@ -35,6 +36,7 @@ class ConntrackEntry:
     source_identity: int
     destination_identity: int
     policy_port: int
+    name_identity: int
     epoch: int
     created_ns: int
     last_seen_ns: int
@@ -87,6 +89,7 @@ def decode_entry(raw_key: bytes, raw_value: bytes) -> ConntrackEntry:
         source_identity=value.source_identity,
         destination_identity=value.destination_identity,
         policy_port=socket.ntohs(value.policy_port_be),
+        name_identity=value.name_identity,
         epoch=value.epoch,
         created_ns=value.created_ns,
         last_seen_ns=value.last_seen_ns,

@@ -36,6 +36,7 @@ from bpf_redirect.errors import CompileError, HostError, KernelError, LoadError,
 from bpf_redirect.events import CounterValue, EventReader, EventTotals, read_counters, read_event_totals
 from bpf_redirect.loader import LoadReport
 from bpf_redirect.maps import Maps, MapSizes
+from bpf_redirect.names import forget_pods
 from bpf_redirect.pins import DEFAULT_ROOT, PinRoot
 from bpf_redirect.sync import ApplyReport
 from l7filters.mapstate import MapState
@@ -62,7 +63,7 @@ class DatapathSettings:
     host_ipv6: IPv6Address | None = None
     disable_early_demux: bool = False
     """For nodes where pods' packets arrive by devices that are no attached uplink: the kernel would find the proxy's socket
-    for them before routing, and does not forward a packet that has one (net.ipv4.tcp_early_demux, which covers IPv6)."""
+    for them before routing, and does not forward a packet that has one (net.ipv4.{tcp,udp}_early_demux; both cover IPv6)."""
     proxy_cgroup: str = ""
     """Where the proxy runs, from the root of cgroup v2; narrows what its SO_ORIGINAL_DST costs others. Empty: the root."""
 
@@ -91,6 +92,17 @@ def _netns_cookie() -> int:
     """Return the kernel's number of this network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         return int(struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0])
+
+
+def _other_pods(held: MapState, wanted: MapState) -> frozenset[int]:
+    """Return the interfaces behind which there is another pod now than before, or none: it has other addresses."""
+    return frozenset(
+        ifindex
+        for ifindex in held.endpoints.keys() | wanted.endpoints.keys()
+        if ifindex not in held.endpoints
+        or ifindex not in wanted.endpoints
+        or held.endpoints[ifindex].addresses != wanted.endpoints[ifindex].addresses
+    )
 
 
 def _load_error(answer: Mapping[str, object]) -> Exception:
@@ -163,8 +175,9 @@ class Datapath:
         host.make_routes(self.settings.names)
         hairpin_ifindex = host.make_hairpin(self.settings.names)
         wanted = host.wanted_sysctls(self.settings.names)
-        if self.settings.disable_early_demux and host.get_sysctl("ipv4/tcp_early_demux") != "0":
-            wanted["ipv4/tcp_early_demux"] = "0"
+        for name in ("ipv4/tcp_early_demux", "ipv4/udp_early_demux"):
+            if self.settings.disable_early_demux and host.get_sysctl(name) != "0":
+                wanted[name] = "0"
         host.change_sysctls(wanted, self.settings.state_directory)
         self._attach(self.settings.names.hairpin_peer, Side.INGRESS, "tg_from_hair")
         self._configure(hairpin_ifindex)
@@ -274,7 +287,10 @@ class Datapath:
 
         Raises MapFull or KernelError with a first, safe part of the change done; call again with ``current=None``.
         """
-        return sync.apply(sync.plan(self.read() if current is None else current, wanted), self.maps)
+        held = self.read() if current is None else current
+        # Before its entry opens an endpoint: whoever had its interface's number before may have left what DNS told it.
+        forget_pods(self.maps["tg_names"], _other_pods(held, wanted))
+        return sync.apply(sync.plan(held, wanted), self.maps)
 
     def bump_epoch(self) -> int:
         """Have every established flow judged again."""
@@ -339,6 +355,13 @@ class Datapath:
         v4 = {port for address, port in bound if address in (IPv4Address("127.0.0.1"), IPv4Address(0), IPv6Address(0))}
         v6 = {port for address, port in bound if address in (IPv6Address("::1"), IPv6Address(0))}
         return frozenset(v4 & v6 if host.has_ipv6() else v4)
+
+    def dns_ports(self) -> frozenset[int]:
+        """Return the proxy ports on which the DNS proxy takes questions: TCP and UDP, on every loopback address there is."""
+        udp = sockets.bound_udp()
+        v4 = {port for address, port in udp if address == IPv4Address("127.0.0.1")}
+        v6 = {port for address, port in udp if address == IPv6Address("::1")}
+        return frozenset(v4 & v6 if host.has_ipv6() else v4) & self.listening_ports()
 
     def destroy_connections(self, is_stale: Callable[[ConntrackEntry], bool]) -> int:
         """Close the proxy's client-side connections of the redirected flows for which ``is_stale`` holds, and forget them.

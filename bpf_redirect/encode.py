@@ -67,13 +67,13 @@ def decode_ipcache_key(raw: bytes) -> Network:
 
 def encode_ipcache_value(value: IpcacheValue) -> bytes:
     """``tg_ipcache_value``."""
-    return struct.pack("=II", value.identity, value.ifindex)
+    return struct.pack("=III", value.identity, value.ifindex, abi.IpcacheFlag.OUTSIDE if value.outside else 0)
 
 
 def decode_ipcache_value(raw: bytes) -> IpcacheValue:
     """Return the value."""
-    identity, ifindex = struct.unpack("=II", raw)
-    return IpcacheValue(IdentityNumber(identity), ifindex)
+    identity, ifindex, flags = struct.unpack("=III", raw)
+    return IpcacheValue(IdentityNumber(identity), ifindex, bool(flags & abi.IpcacheFlag.OUTSIDE))
 
 
 def encode_policy_key(key: EntryKey) -> bytes:
@@ -99,14 +99,17 @@ def decode_policy_key(raw: bytes) -> EntryKey:
 
 def encode_policy_value(value: PolicyValue) -> bytes:
     """``tg_policy_value``."""
-    flags = abi.PolicyFlag.WOULD_DENY if value.would_deny else 0
+    flags = abi.PolicyFlag.WOULD_DENY if value.would_deny else abi.PolicyFlag(0)
+    flags |= abi.PolicyFlag.EXPLICIT_DENY if value.explicit else abi.PolicyFlag(0)
     return struct.pack("=BBH", value.verdict, flags, value.slot)
 
 
 def decode_policy_value(raw: bytes) -> PolicyValue:
     """Return the value."""
     verdict, flags, slot = struct.unpack("=BBH", raw)
-    return PolicyValue(MapVerdict(verdict), slot, bool(flags & abi.PolicyFlag.WOULD_DENY))
+    return PolicyValue(
+        MapVerdict(verdict), slot, bool(flags & abi.PolicyFlag.WOULD_DENY), bool(flags & abi.PolicyFlag.EXPLICIT_DENY)
+    )
 
 
 def encode_slot(port: int | None) -> bytes:

@@ -29,6 +29,7 @@ _SIZE_SETTINGS = {
     "tg_policy": "maps.policyEntries",
     "tg_endpoints": "maps.endpointEntries",
     "tg_conntrack": "maps.conntrackEntries",
+    "tg_names": "maps.nameEntries",
 }
 """What in node.yaml sizes a map."""
 

@@ -49,6 +49,8 @@ class VerdictEvent:
     would_deny: bool
     is_reply: bool
     is_rejudged: bool
+    name_identity: int = 0
+    """Of the name that DNS gave the source for the destination, where that decided; 0: the address alone did."""
 
 
 def decode_event(raw: bytes) -> VerdictEvent:
@@ -74,6 +76,7 @@ def decode_event(raw: bytes) -> VerdictEvent:
         would_deny=bool(event.flags & abi.EventFlag.WOULD_DENY),
         is_reply=bool(event.flags & abi.EventFlag.REPLY),
         is_rejudged=bool(event.flags & abi.EventFlag.REJUDGED),
+        name_identity=event.name_identity,
     )
 
 

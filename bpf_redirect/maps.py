@@ -35,6 +35,7 @@ class MapSizes:
     fragments: int = 8192
     connects: int = 16384
     origins: int = 16384
+    names: int = 131072
     events_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
@@ -87,6 +88,7 @@ def specs(sizes: MapSizes) -> tuple[MapSpec, ...]:
         MapSpec("tg_events", kind.RINGBUF, 0, 0, sizes.events_bytes),
         MapSpec("tg_connects", kind.LRU_HASH, 8, size(abi.Connect), sizes.connects),
         MapSpec("tg_origins", kind.LRU_HASH, size(abi.OriginKey), size(abi.Connect), sizes.origins),
+        MapSpec("tg_names", kind.HASH, size(abi.NamesKey), size(abi.Names), sizes.names, bpf.MapFlag.NO_PREALLOC),
         MapSpec("tg_listeners", kind.SOCKHASH, 4, 4, abi.SLOTS_MAX * 2),
     )
 

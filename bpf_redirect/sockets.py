@@ -27,6 +27,7 @@ _NLMSG_DONE = 3
 _INET_DIAG_MARK = 15
 _TCP_LISTEN = 10
 _TCP_TIME_WAIT = 6
+_UNCONNECTED = 7
 _NO_COOKIE = 0xFFFFFFFF
 _LIVE_STATES = 0xFFF & ~(1 << _TCP_LISTEN) & ~(1 << _TCP_TIME_WAIT) & ~(1 << 7)
 _HEADER_BYTES = 16
@@ -102,6 +103,30 @@ def _dump(states: int) -> Iterator[TcpSocket]:
 def listening() -> frozenset[tuple[Address, int]]:
     """Return (address, port) of every TCP listener."""
     return frozenset((item.local, item.local_port) for item in _dump(1 << _TCP_LISTEN))
+
+
+def bound_udp() -> frozenset[tuple[Address, int]]:
+    """Return (address, port) of every UDP socket that takes datagrams from anyone. By /proc: udp_diag is often left out."""
+    found: set[tuple[Address, int]] = set()
+    for name in ("udp", "udp6"):
+        try:
+            with open(f"/proc/thread-self/net/{name}", encoding="ascii") as file:
+                lines = file.read().splitlines()[1:]
+        except FileNotFoundError:
+            continue  # a host without IPv6
+        for line in lines:
+            _, local, _, state, *_ = line.split()
+            if int(state, 16) == _UNCONNECTED:
+                address, _, port = local.partition(":")
+                found.add((_proc_address(address), int(port, 16)))
+    return frozenset(found)
+
+
+def _proc_address(text: str) -> Address:
+    """Return the address that /proc/net writes as words of the host's byte order."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    raw = struct.pack(f"={len(words)}I", *words)
+    return IPv4Address(raw) if len(raw) == 4 else unpacked_address(raw)
 
 
 def connections() -> Iterator[TcpSocket]:

@@ -21,6 +21,7 @@ from l7filters.population import (
 )
 from l7filters.ports import PortNumber
 from l7filters.world import Endpoint, Node
+from proxylib.dns.rules import NameSelector
 
 REMOTE_NODE = IdentityNumber(int(Reserved.REMOTE_NODE))
 
@@ -76,6 +77,7 @@ class Numbering:
     cidrs: Mapping[Network, tuple[IdentityNumber, LabelSet]] = field(default_factory=dict)
     remote_nodes: tuple[tuple[Node, IdentityNumber], ...] = ()
     """Empty while all other nodes are REMOTE_NODE."""
+    fqdns: Mapping[NameSelector, IdentityNumber] = field(default_factory=dict)
 
 
 def take_census(endpoints: Iterable[Endpoint], previous: Census) -> Census:
@@ -103,15 +105,17 @@ def number_everyone(
     census: Census,
     mentioned: frozenset[Network],
     nodes_selected: tuple[Node, ...],
+    selectors: frozenset[NameSelector],
     identities: IdentityTable,
     previous: Numbering,
 ) -> Numbering:
-    """Give every group, mentioned prefix and selected node a number; known label sets keep theirs."""
+    """Give every group, mentioned prefix, selected node and selector of names a number; known label sets keep theirs."""
     cidr_sets = cidr_label_sets(mentioned)
     node_sets = [(node, remote_node_label_set(node)) for node in nodes_selected]
     wanted = {group.label_set for group in census.traits}
     wanted.update(cidr_sets.values())
     wanted.update(label_set for _, label_set in node_sets)
+    wanted.update(LabelSet(fqdn=selector) for selector in selectors)
     if wanted == identities.numbers.keys():
         table = identities
     else:
@@ -121,9 +125,9 @@ def number_everyone(
     groups = {group: table.numbers[group.label_set] for group in census.traits}
     cidrs = {network: (table.numbers[cidr_sets[network]], cidr_sets[network]) for network in sorted(cidr_sets, key=network_order)}
     remote = tuple((node, table.numbers[label_set]) for node, label_set in node_sets)
-    if (table, groups, cidrs, remote) == (previous.table, previous.groups, previous.cidrs, previous.remote_nodes):
-        return previous
-    return Numbering(table, groups, cidrs, remote)
+    fqdns = {selector: table.numbers[LabelSet(fqdn=selector)] for selector in sorted(selectors, key=_selector_order)}
+    numbering = Numbering(table, groups, cidrs, remote, fqdns)
+    return previous if _same(numbering, previous) else numbering
 
 
 def resident_claims(resident: Resident, number: IdentityNumber) -> tuple[Claim, ...]:
@@ -191,8 +195,23 @@ def _names(endpoints: Iterable[Endpoint]) -> frozenset[PortNumber]:
     )
 
 
+def _same(one: Numbering, other: Numbering) -> bool:
+    return (one.table, one.groups, one.cidrs, one.remote_nodes, one.fqdns) == (
+        other.table,
+        other.groups,
+        other.cidrs,
+        other.remote_nodes,
+        other.fqdns,
+    )
+
+
+def _selector_order(selector: NameSelector) -> tuple[str, str, tuple[str, ...]]:
+    return (selector.match_name or "", selector.match_pattern or "", selector.excepts)
+
+
 def _label_set_order(label_set: LabelSet) -> tuple[object, ...]:
-    return (bool(label_set.cidrs), label_set.labels, sorted(map(network_order, label_set.cidrs)))
+    names = () if label_set.fqdn is None else _selector_order(label_set.fqdn)
+    return (bool(label_set.cidrs), names, label_set.labels, sorted(map(network_order, label_set.cidrs)))
 
 
 def _claim(network: Network, rank: int, number: IdentityNumber) -> Claim:

@@ -27,7 +27,7 @@ a value: any memo, or none, gives the same CompiledPolicy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from l7filters.census import (
@@ -71,12 +71,15 @@ from l7filters.program import Program, ResolvedProgram, mentioned_networks, reso
 from l7filters.resolution import Resolution, SubjectTraits, TrieKey, entry_rows, resolve_direction
 from l7filters.trie import Trie
 from l7filters.world import Address, Enforcement, Node, World
+from proxylib.dns.rules import NameSelector
 
 HOST = IdentityNumber(int(Reserved.HOST))
 TRIES_SPARE_MAX = 4096
 """How many tries no longer in use a memo keeps, in case they come back, before it is swept."""
 
 _HOST_UNREDIRECTABLE = "L7 rules can't be enforced on the host's own traffic"
+_HOST_NAMELESS = "toFQDNs and DNS rules can't be enforced on the host's own traffic: they allow nothing"
+_CGROUP_NAMELESS = "toFQDNs and DNS rules can't be enforced for a workload known only by its cgroup: they allow nothing"
 _CGROUP_UNREDIRECTABLE = "ingress L7 rules can't be enforced for a workload known only by its cgroup"
 
 Names = Mapping[IdentityNumber, tuple[PortNumber, ...]]
@@ -141,6 +144,7 @@ class Memo:
     programs: Programs = field(default_factory=dict)
     mentioned: frozenset[Network] = frozenset()
     nodes_selected: tuple[Node, ...] = ()
+    selectors: frozenset[NameSelector] = frozenset()
     numbering: Numbering = field(default_factory=Numbering)
     addresses: _Addresses = field(default_factory=_Addresses)
     rules: _Rules = field(default_factory=_Rules)
@@ -165,11 +169,15 @@ def recompile(world: World, identities: IdentityTable, memo: Memo) -> tuple[Comp
     if programs is not memo.programs or not _same_surroundings(world, memo.world):
         mentioned = _mentioned(everything, world)
         nodes_selected = world.remote_nodes if any(program.selects_peer_nodes for program in everything) else ()
+    selectors = memo.selectors
+    if programs is not memo.programs:
+        selectors = frozenset(selector for program in everything for selector in program.selectors)
     same_people = census.traits is memo.census.traits and identities is memo.numbering.table
-    if same_people and mentioned == memo.mentioned and nodes_selected == memo.nodes_selected:
+    same_mentions = (mentioned, nodes_selected, selectors) == (memo.mentioned, memo.nodes_selected, memo.selectors)
+    if same_people and same_mentions:
         numbering = memo.numbering
     else:
-        numbering = number_everyone(census, mentioned, nodes_selected, identities, memo.numbering)
+        numbering = number_everyone(census, mentioned, nodes_selected, selectors, identities, memo.numbering)
     addresses = _address(world, census, numbering, memo)
     rules = _resolve_rules(world, census, everything, numbering, addresses, memo)
     verdicts = _judge(world, census, numbering, rules, memo)
@@ -183,7 +191,7 @@ def recompile(world: World, identities: IdentityTable, memo: Memo) -> tuple[Comp
         endpoints=addresses.endpoints,
         problems=(*verdicts.problems, *_half_enforced(world)),
     )
-    return compiled, Memo(world, census, programs, mentioned, nodes_selected, numbering, addresses, rules, verdicts)
+    return compiled, Memo(world, census, programs, mentioned, nodes_selected, selectors, numbering, addresses, rules, verdicts)
 
 
 def _half_enforced(world: World) -> tuple[PolicyProblem, ...]:
@@ -284,6 +292,7 @@ def _population(world: World, numbering: Numbering, backends: Mapping[Address, I
         services=world.services,
         cidr_groups=world.cidr_groups,
         service_backends=backends,
+        fqdns=numbering.fqdns,
     )
 
 
@@ -336,7 +345,11 @@ def _subjects_of(program: Program, node: Node, resolver: PeerResolver, local: Nu
 def _judge(world: World, census: Census, numbering: Numbering, rules: _Rules, memo: Memo) -> _Verdicts:
     """Return the entries of all subjects, their slots and pairs."""
     previous = memo.verdicts
-    if rules is memo.rules and memo.world is not None and world.enforcement is memo.world.enforcement:
+    same_world = memo.world is not None and (world.enforcement, world.fqdn_ports) == (
+        memo.world.enforcement,
+        memo.world.fqdn_ports,
+    )
+    if rules is memo.rules and same_world:
         return previous
     groups = {number: group for group, number in numbering.groups.items()}
     resolutions = dict(previous.resolutions)
@@ -344,7 +357,7 @@ def _judge(world: World, census: Census, numbering: Numbering, rules: _Rules, me
     subjects: dict[IdentityNumber, Subject] = {}
     for number, selecting in rules.selecting.items():
         traits = census.traits[groups[number]] if number in groups else None
-        egress, ingress = _traits(world.enforcement, traits, selecting)
+        egress, ingress = _traits(world, traits, selecting)
         known = previous.subjects.get(number)
         if known is None or (known.selecting, known.egress_traits, known.ingress_traits) != (selecting, egress, ingress):
             known = _subject(number, selecting, egress, ingress, resolutions, tries)
@@ -355,21 +368,23 @@ def _judge(world: World, census: Census, numbering: Numbering, rules: _Rules, me
 
 
 def _traits(
-    enforcement: Enforcement, traits: GroupTraits | None, selecting: tuple[ResolvedProgram, ...]
+    world: World, traits: GroupTraits | None, selecting: tuple[ResolvedProgram, ...]
 ) -> tuple[SubjectTraits, SubjectTraits]:
     """Return the traits for egress and ingress; ``traits`` None: the host."""
+    enforcement = world.enforcement
     if traits is None:
         if enforcement is Enforcement.ALWAYS:
             enforcement = Enforcement.DEFAULT
         host = SubjectTraits(enforcement, unredirectable=_HOST_UNREDIRECTABLE)
-        return host, host
+        return replace(host, nameless=_HOST_NAMELESS), host
     names_matter = any(program.names_matter for program in selecting)
     ingress = SubjectTraits(
         enforcement,
         names=tuple(sorted(traits.local_names)) if names_matter else (),
         unredirectable=_CGROUP_UNREDIRECTABLE if traits.by_cgroup_only else "",
     )
-    return SubjectTraits(enforcement), ingress
+    nameless = _CGROUP_NAMELESS if traits.by_cgroup_only else ""
+    return SubjectTraits(enforcement, nameless=nameless, ports=world.fqdn_ports), ingress
 
 
 def _subject(

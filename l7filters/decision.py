@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from l7filters.fqdn import DnsQuestion
 from l7filters.http import HttpRequest
+from l7filters.ir import ServerNameRule
 from l7filters.kafka import KafkaRequest
 from l7filters.model import (
     Direction,
-    HttpRule,
-    KafkaRule,
     L7Protocol,
+    L7Rule,
     Policy,
     PolicyKey,
     PortRule,
@@ -27,6 +28,7 @@ from l7filters.model import (
 from l7filters.parties import Party
 from l7filters.predicates import HeaderAction
 from l7filters.world import Address
+from proxylib.dns.rules import NameSelector
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Flow:
     """One connection and, of what is said on it, one message.
 
     ``source`` and ``destination`` are addresses, endpoint keys or ``host``. ``destination_port`` is the type for ICMP and 0 for
-    protocols without ports. None of ``http``, ``kafka``: not stated. ``server_name`` None: not stated; empty: none is sent.
+    protocols without ports. None of ``http``, ``kafka``, ``dns``: not stated. ``server_name`` None: not stated; empty: none is
+    sent. ``names``: for which DNS gave the source the destination's address; they count for addresses outside the cluster only.
     """
 
     source: Address | str
@@ -44,6 +47,8 @@ class Flow:
     http: HttpRequest | None = None
     server_name: str | None = None
     kafka: KafkaRequest | None = None
+    dns: DnsQuestion | None = None
+    names: tuple[str, ...] = ()
 
 
 class Outcome(StrEnum):
@@ -87,13 +92,14 @@ class Problem(StrEnum):
     """Why rules that cover one flow can't be united."""
 
     PROTOCOLS = "they speak different L7 protocols"
-    NOT_JUDGED = "they speak an L7 protocol that this version doesn't judge"
     TLS_CONTEXTS = "they give different TLS contexts"
     TLS_WITHOUT_L7 = "a TLS context needs L7 rules beside it"
     NAMES_BESIDE_HTTP = "server names beside HTTP rules need TLS that is terminated"
     NAMES_DIFFER = "on terminated TLS they differ in server names and in what they allow"
     ON_HOST = "L7 rules can't be enforced on the host's own traffic"
     ON_CGROUP = "ingress L7 rules can't be enforced for a workload known only by its cgroup"
+    DNS_OVER_TLS = "DNS rules can't be enforced beside server names or TLS contexts"
+    DNS_ON_CGROUP = "DNS rules can't be enforced for a workload known only by its cgroup"
     ENDS_DIFFER = "the rules of the two ends can't be judged in one pass"
 
 
@@ -109,11 +115,15 @@ def needs_proxy(port_rule: PortRule) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One ``toPorts`` item, or a rule without any, of a policy that selects the side's endpoint."""
+    """One ``toPorts`` item, or a rule without any, of a policy that selects the side's endpoint.
+
+    ``names``: those by which it allows servers; empty for what it says of other peers.
+    """
 
     policy: Policy
     rule: Rule
     port_rule: PortRule | None = None
+    names: tuple[NameSelector, ...] = ()
 
     @property
     def origin(self) -> RuleOrigin:
@@ -141,12 +151,14 @@ class Union:
     """The L7 rules of all clauses that cover a flow. ``allow_all`` holds the clauses that allow every message."""
 
     protocol: L7Protocol
-    allow: tuple[HttpRule | KafkaRule, ...] = ()
-    deny: tuple[HttpRule | KafkaRule, ...] = ()
+    allow: tuple[L7Rule, ...] = ()
+    deny: tuple[L7Rule, ...] = ()
     allow_all: tuple[RuleOrigin, ...] = ()
     is_open: bool = False
     server_names: tuple[str, ...] | None = None
     """None: any, or none at all."""
+    by_name: tuple[ServerNameRule, ...] = ()
+    """Further ones, for servers reached by name."""
     terminating: TlsContext | None = None
     originating: TlsContext | None = None
 

@@ -39,16 +39,22 @@ from l7filters.decision import (
     Verdict,
     needs_proxy,
 )
+from l7filters.fqdn import DnsQuestion, dns_holds, names_hold, selector_holds
 from l7filters.http import HttpRequest
+from l7filters.ir import ServerNameRule
 from l7filters.kafka import KafkaRequest, Place, kafka_holds
 from l7filters.labels import Labels
 from l7filters.model import (
     PORT_PROTOCOLS,
     Direction,
+    DnsRule,
+    FqdnPeer,
     HttpRule,
     KafkaRule,
     L7Protocol,
+    L7Rule,
     Mode,
+    Peer,
     Policy,
     PortRule,
     PortSpec,
@@ -57,13 +63,13 @@ from l7filters.model import (
     RuleOrigin,
     TlsContext,
 )
-from l7filters.parties import Party, PartyKind, find_party, named_ports, peer_holds
+from l7filters.parties import Party, PartyKind, find_party, mean_world, named_ports, peer_holds
 from l7filters.predicates import NO_SECRETS, SecretTexts, header_actions, http_holds, server_name_holds
-from l7filters.world import Enforcement, World
+from l7filters.world import Endpoint, Enforcement, World
+from proxylib.dns.rules import NameSelector
 from proxylib.kafka.authorization import AUTHORIZATIONS
 
-JUDGED_PROTOCOLS = (L7Protocol.HTTP, L7Protocol.TLS, L7Protocol.KAFKA)
-"""L7 protocols whose messages the proxy judges; rules for others close what they cover."""
+DNS_PORT = 53
 
 
 def evaluate(world: World, flow: Flow, secrets: SecretTexts = NO_SECRETS) -> Decision:
@@ -101,6 +107,16 @@ def _from_host(source: Party, destination: Party) -> Decision | None:
 # ---- one side -----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What says of one side how its peer is reached: by its address, or by one name of a rule. ``kin``: all rules by name."""
+
+    covering: tuple[Clause, ...]
+    kin: tuple[Clause, ...] = ()
+    by_name: bool = False
+    carries: L7Protocol | None = None
+
+
 def _judge_side(world: World, flow: Flow, direction: Direction, subject: Party, peer: Party, secrets: SecretTexts) -> Side:
     selecting = tuple(policy for policy in policies_of(world, subject) if touches(policy, direction))
     enforced = _open_or_not(world, subject, selecting, direction, with_audit=False)
@@ -108,23 +124,15 @@ def _judge_side(world: World, flow: Flow, direction: Direction, subject: Party, 
     from_host = direction is Direction.INGRESS and peer.is_host and subject.kind is PartyKind.ENDPOINT
     if from_host or world.enforcement is Enforcement.NEVER:
         selecting, enforced, shadow = (), True, True
-    covering = tuple(clause for policy in selecting for clause in covering_clauses(world, policy, direction, subject, peer, flow))
     why_not = _unredirectable(direction, subject, world)
-    ruling = _l3_l4(tuple(c for c in covering if c.policy.mode is Mode.ENFORCE), selecting, enforced, why_not)
-    audit = any(policy.mode is Mode.AUDIT for policy in selecting)
-    shadowed = _l3_l4(covering, selecting, shadow, why_not) if audit else ruling
-    if shadowed.union is not None and _tls(shadowed) != _tls(ruling):
-        # Audit would have to change what is sent; such rules are reported and not judged.
-        shadowed = ruling
+    ways = _ways(world, flow, direction, subject, peer, selecting)
+    judged = [_judge_way(way, selecting, enforced, shadow, why_not) for way in ways]
     if from_host:
-        ruling = shadowed = replace(ruling, reason=Reason.FROM_HOST)
-    outcome = ruling.outcome
-    if outcome is Outcome.ALLOW and shadowed.outcome is Outcome.REDIRECT:
-        # The proxy has to see the messages that audit policies want judged.
-        assert shadowed.union is not None
-        outcome = Outcome.REDIRECT
-        passing = Union(protocol=shadowed.union.protocol, allow_all=ruling.rules, is_open=enforced)
-        ruling = replace(ruling, union=passing)
+        judged = [(outcome, replace(ruling, reason=Reason.FROM_HOST), ruling) for outcome, ruling, _ in judged]
+    outcome, ruling, shadowed = max(
+        ((*one, way) for one, way in zip(judged, ways, strict=True)),
+        key=lambda found: _weight(found[0], found[1], found[2], found[3]),
+    )[:3]
     return Side(
         direction=direction,
         subject=subject,
@@ -136,6 +144,129 @@ def _judge_side(world: World, flow: Flow, direction: Direction, subject: Party, 
         ruling=_l7(ruling, flow, secrets),
         shadow=_l7(shadowed, flow, secrets),
     )
+
+
+def _ways(
+    world: World, flow: Flow, direction: Direction, subject: Party, peer: Party, selecting: Sequence[Policy]
+) -> tuple[_Way, ...]:
+    """Return how the peer is reached: by its address, and by each name of a rule that DNS gave it to the subject for."""
+    covering = [clause for policy in selecting for clause in covering_clauses(world, policy, direction, subject, peer, flow)]
+    by_address = tuple(clause for clause in covering if not clause.names)
+    if direction is Direction.INGRESS or _knows_no_names(world, subject):
+        return (_Way(by_address),)
+    named = {
+        selector: None
+        for policy in selecting
+        for rule in policy.rules
+        if rule.direction is direction and not rule.deny
+        for selector in _selectors(rule)
+    }
+    asks = L7Protocol.DNS if named and _is_dns_port(flow) else None
+    ways = [_Way(by_address, carries=asks)]
+    if peer.kind is PartyKind.WORLD:
+        kin = tuple(clause for clause in covering if clause.names)
+        outside = tuple(c for c in by_address if c.rule.peers is None or mean_world(world, _others(c.rule)))
+        # Where Kafka or DNS is spoken names have slots of their own, and of several the first decides.
+        for selector in sorted(named, key=lambda one: (one.match_name or "", one.match_pattern or "", one.excepts)):
+            if not any(selector_holds(selector, name) for name in flow.names):
+                continue
+            own = tuple(c for c in kin if selector in c.names and not (_is_quic(world, flow) and not _lists_udp(c)))
+            ways.append(_Way((*outside, *own), kin, by_name=True, carries=asks or _carried(world, flow)))
+    return tuple(ways)
+
+
+def _is_dns_port(flow: Flow) -> bool:
+    return flow.protocol in (Protocol.TCP, Protocol.UDP) and flow.destination_port == DNS_PORT
+
+
+def _is_quic(world: World, flow: Flow) -> bool:
+    """Tell whether a port is UDP's twin of one that carries TLS: nobody sees there which name is meant."""
+    return flow.protocol == Protocol.UDP and flow.destination_port in world.fqdn_ports.tls
+
+
+def _lists_udp(clause: Clause) -> bool:
+    return clause.port_rule is not None and any(spec.protocol is Protocol.UDP for spec in clause.port_rule.ports)
+
+
+def _carried(world: World, flow: Flow) -> L7Protocol | None:
+    """Return what a port is known to carry, by the node's settings."""
+    if flow.protocol == Protocol.TCP and flow.destination_port in world.fqdn_ports.tls:
+        return L7Protocol.TLS
+    return L7Protocol.HTTP if flow.protocol == Protocol.TCP and flow.destination_port in world.fqdn_ports.http else None
+
+
+def _judge_way(
+    way: _Way, selecting: Sequence[Policy], enforced: bool, shadow: bool, why_not: Problem | None
+) -> tuple[Outcome, Ruling, Ruling]:
+    """Return what becomes of the connection, the ruling and its shadow, if the peer were reached in this way alone."""
+    enforcing = _with_kin([c for c in way.covering if _enforces(c)], [c for c in way.kin if _enforces(c)])
+    ruling = _l3_l4(enforcing, selecting, enforced, why_not, way.carries)
+    audit = any(policy.mode is Mode.AUDIT for policy in selecting)
+    everything = _with_kin(way.covering, way.kin)
+    shadowed = _l3_l4(everything, selecting, shadow, why_not, way.carries) if audit else ruling
+    if shadowed.union is not None and (_tls(shadowed) != _tls(ruling) or _speaks_other(shadowed, ruling)):
+        # Audit would have to change what is sent, or taken for what; such rules are not judged.
+        shadowed = ruling
+    outcome = ruling.outcome
+    if outcome is Outcome.ALLOW and shadowed.outcome is Outcome.REDIRECT:
+        # The proxy has to see the messages that audit policies want judged.
+        assert shadowed.union is not None
+        outcome = Outcome.REDIRECT
+        passing = Union(protocol=shadowed.union.protocol, allow_all=ruling.rules, is_open=enforced)
+        ruling = replace(ruling, union=passing)
+    return outcome, ruling, shadowed
+
+
+def _weight(outcome: Outcome, ruling: Ruling, shadow: Ruling, way: _Way) -> int:
+    """Return how much one way's verdict counts beside the others': an explicit deny, an allow, a redirect, default deny."""
+    match outcome:
+        case Outcome.DENY:
+            return 0 if ruling.reason is Reason.DEFAULT_DENY else 5
+        case Outcome.ALLOW:
+            return 3 if shadow.outcome is Outcome.DENY else 4
+        case Outcome.REDIRECT:
+            return 2 if way.by_name else 1
+        case _:
+            assert_never(outcome)
+
+
+def _enforces(clause: Clause) -> bool:
+    return clause.policy.mode is Mode.ENFORCE
+
+
+def _with_kin(covering: Sequence[Clause], kin: Sequence[Clause]) -> tuple[Clause, ...]:
+    """Return what counts where ``covering`` do: where some of them go by name, all that do and say which name is meant."""
+    named = [clause for clause in covering if clause.names]
+    if not named or not all(_says_its_name(clause) for clause in named):
+        return tuple(covering)
+    return (*(c for c in covering if not c.names), *(c for c in kin if _says_its_name(c)))
+
+
+def _says_its_name(clause: Clause) -> bool:
+    """Tell whether what is said on its ports can be held to its names: HTTP and TLS say which server is meant."""
+    l7 = clause.port_rule.l7 if clause.port_rule is not None else None
+    return l7 is None or l7.protocol in (L7Protocol.HTTP, L7Protocol.TLS)
+
+
+def _speaks_other(shadow: Ruling, ruling: Ruling) -> bool:
+    return ruling.union is not None and shadow.union is not None and ruling.union.protocol is not shadow.union.protocol
+
+
+def _knows_no_names(world: World, subject: Party) -> bool:
+    """Tell whether DNS can't be seen telling the subject names: the host, and workloads without a namespace of their own."""
+    return subject.subject is None or _is_cgroup_only(world, subject.subject)
+
+
+def _is_cgroup_only(world: World, endpoint: Endpoint) -> bool:
+    return all(e.interface is None for e in world.endpoints if e.is_local and e.labels == endpoint.labels)
+
+
+def _selectors(rule: Rule) -> tuple[NameSelector, ...]:
+    return tuple(peer.selector for peer in rule.peers or () if isinstance(peer, FqdnPeer))
+
+
+def _others(rule: Rule) -> tuple[Peer, ...]:
+    return tuple(peer for peer in rule.peers or () if not isinstance(peer, FqdnPeer))
 
 
 def _tls(ruling: Ruling) -> tuple[TlsContext | None, TlsContext | None]:
@@ -168,10 +299,8 @@ def _open_or_not(world: World, subject: Party, selecting: Iterable[Policy], dire
 def _unredirectable(direction: Direction, subject: Party, world: World) -> Problem | None:
     if subject.subject is None:
         return Problem.ON_HOST
-    if direction is Direction.INGRESS:
-        alike = (e for e in world.endpoints if e.is_local and e.labels == subject.subject.labels)
-        if all(endpoint.interface is None for endpoint in alike):
-            return Problem.ON_CGROUP
+    if _is_cgroup_only(world, subject.subject):
+        return Problem.ON_CGROUP if direction is Direction.INGRESS else Problem.DNS_ON_CGROUP
     return None
 
 
@@ -181,15 +310,17 @@ def _unredirectable(direction: Direction, subject: Party, world: World) -> Probl
 def covering_clauses(
     world: World, policy: Policy, direction: Direction, subject: Party, peer: Party, flow: Flow
 ) -> Iterable[Clause]:
-    """Yield the clauses of ``policy``, which selects the subject, whose peers and ports cover the flow."""
+    """Yield the clauses of ``policy``, which selects the subject, whose ports cover the flow; peers, too, unless by name."""
     for rule in policy.rules:
-        if rule.direction is not direction or not peers_hold(world, rule, peer):
+        if rule.direction is not direction:
             continue
-        if not rule.to_ports:
-            yield Clause(policy, rule)
-        for port_rule in rule.to_ports:
-            if ports_hold(world, port_rule, direction, subject, peer, flow):
-                yield Clause(policy, rule, port_rule)
+        by_name = _selectors(rule) if direction is Direction.EGRESS and not rule.deny else ()
+        for names in ([()] if peers_hold(world, rule, peer) else []) + ([by_name] if by_name else []):
+            if not rule.to_ports:
+                yield Clause(policy, rule, names=names)
+            for port_rule in rule.to_ports:
+                if ports_hold(world, port_rule, direction, subject, peer, flow):
+                    yield Clause(policy, rule, port_rule, names)
 
 
 def peers_hold(world: World, rule: Rule, peer: Party) -> bool:
@@ -233,15 +364,23 @@ def _port_holds(spec: PortSpec, names: set[tuple[str, int, int]], flow: Flow) ->
 # ---- what they say together ---------------------------------------------------------------------------------------
 
 
-def _l3_l4(covering: Sequence[Clause], selecting: Sequence[Policy], is_open: bool, why_not: Problem | None) -> Ruling:
+def _l3_l4(
+    covering: Sequence[Clause],
+    selecting: Sequence[Policy],
+    is_open: bool,
+    why_not: Problem | None,
+    carries: L7Protocol | None,
+) -> Ruling:
     """Apply the numbered list down to the connection; the message is judged by ``_l7``."""
     denying = _origins(clause for clause in covering if clause.rule.deny)
     if denying:
         return Ruling(outcome=Outcome.DENY, verdict=Verdict.DENIED, reason=Reason.DENY_RULE, rules=denying, deciding=denying)
     rules = _origins(covering)
     redirecting = [clause for clause in covering if clause.redirects]
-    if redirecting:
-        united = why_not or _unite(covering, is_open)
+    by_name_only = bool(covering) and not is_open and all(clause.names for clause in covering)
+    if redirecting or (by_name_only and carries in (L7Protocol.HTTP, L7Protocol.TLS)):
+        hindered = why_not if why_not is not Problem.DNS_ON_CGROUP or any(map(_is_dns, redirecting)) else None
+        united = hindered or _unite(covering, is_open, carries)
         if isinstance(united, Problem):
             return Ruling(
                 outcome=Outcome.DENY,
@@ -252,6 +391,9 @@ def _l3_l4(covering: Sequence[Clause], selecting: Sequence[Policy], is_open: boo
                 problem=united,
             )
         return Ruling(outcome=Outcome.REDIRECT, verdict=Verdict.UNDECIDED, reason=Reason.L7_UNSTATED, rules=rules, union=united)
+    if carries is L7Protocol.DNS and (rules or is_open):
+        union = Union(protocol=L7Protocol.DNS, allow_all=rules, is_open=is_open)
+        return Ruling(outcome=Outcome.REDIRECT, verdict=Verdict.UNDECIDED, reason=Reason.L7_UNSTATED, rules=rules, union=union)
     if rules:
         return Ruling(outcome=Outcome.ALLOW, verdict=Verdict.ALLOWED, reason=Reason.ALLOW_RULE, rules=rules, deciding=rules)
     if is_open:
@@ -264,8 +406,13 @@ def _origins(clauses: Iterable[Clause]) -> tuple[RuleOrigin, ...]:
     return tuple(dict.fromkeys(clause.origin for clause in clauses))
 
 
-def _unite(covering: Sequence[Clause], is_open: bool) -> Union | Problem:
-    """Return the union of clauses of which at least one needs the proxy, or why there is none."""
+def _is_dns(clause: Clause) -> bool:
+    l7 = clause.port_rule.l7 if clause.port_rule is not None else None
+    return l7 is not None and l7.protocol is L7Protocol.DNS
+
+
+def _unite(covering: Sequence[Clause], is_open: bool, carries: L7Protocol | None) -> Union | Problem:
+    """Return the union of clauses of which at least one needs the proxy, or that all go by name; or why there is none."""
     proxied = [clause.port_rule for clause in covering if clause.port_rule is not None and clause.redirects]
     terminating = {one.terminating_tls for one in proxied} - {None}
     originating = {one.originating_tls for one in proxied} - {None}
@@ -277,33 +424,47 @@ def _unite(covering: Sequence[Clause], is_open: bool) -> Union | Problem:
     if not spoken and (terminating or originating):
         return Problem.TLS_WITHOUT_L7
     protocol = spoken.pop() if spoken else L7Protocol.TLS
-    if protocol not in JUDGED_PROTOCOLS:
-        return Problem.NOT_JUDGED
-    if protocol in (L7Protocol.HTTP, L7Protocol.KAFKA):
+    if not proxied:
+        assert carries is not None
+        protocol = carries
+    if protocol is not L7Protocol.TLS:
         sealed = any(one.server_names or one.l7 is None for one in proxied)
+        if protocol is L7Protocol.DNS and (sealed or terminating or originating):
+            return Problem.DNS_OVER_TLS
         if sealed and not terminating:
             return Problem.NAMES_BESIDE_HTTP
         if _names_differ(covering, is_open):
             return Problem.NAMES_DIFFER
-    any_name = is_open or any(not clause.server_names for clause in covering)
-    rule_lists = [one.l7 for one in proxied if one.l7 is not None]
+    limited = [clause for clause in covering if clause.names and protocol in (L7Protocol.HTTP, L7Protocol.TLS)]
+    listing = [clause for clause in covering if protocol is not L7Protocol.TLS or clause not in limited]
+    any_name = is_open or any(not clause.server_names for clause in listing)
+    rules_of = [(one, one.port_rule.l7) for one in covering if one.port_rule is not None and one.port_rule.l7 is not None]
+    whole = [HttpRule(one.origin, names=one.names) for one in limited if one.allows_every_message and protocol is L7Protocol.HTTP]
     return Union(
         protocol=protocol,
-        allow=tuple(
-            dict.fromkeys(rule for rules in rule_lists for rule in rules.allow if isinstance(rule, HttpRule | KafkaRule))
-        ),
-        deny=tuple(dict.fromkeys(rule for rules in rule_lists for rule in rules.deny if isinstance(rule, HttpRule | KafkaRule))),
-        allow_all=_origins(clause for clause in covering if clause.allows_every_message),
+        allow=tuple(dict.fromkeys([*(_held_to(rule, one) for one, l7 in rules_of for rule in l7.allow), *whole])),
+        deny=tuple(dict.fromkeys(_held_to(rule, one) for one, l7 in rules_of for rule in l7.deny)),
+        allow_all=_origins(clause for clause in covering if clause.allows_every_message and clause not in limited),
         is_open=is_open,
-        server_names=None if any_name else tuple(sorted({n.lower() for clause in covering for n in clause.server_names})),
+        server_names=None if any_name else tuple(sorted({n.lower() for clause in listing for n in clause.server_names})),
+        by_name=tuple(
+            ServerNameRule(one.origin, one.names, one.server_names)
+            for one in limited
+            if protocol is L7Protocol.TLS and not any_name
+        ),
         terminating=next(iter(terminating), None),
         originating=next(iter(originating), None),
     )
 
 
+def _held_to(rule: L7Rule, clause: Clause) -> L7Rule:
+    """Return ``rule`` as it holds for the names of its clause."""
+    return replace(rule, names=clause.names) if isinstance(rule, HttpRule) and clause.names else rule
+
+
 def _names_differ(covering: Sequence[Clause], is_open: bool) -> bool:
     """Tell whether names and rules, united separately, would allow what no clause does."""
-    if is_open or any(not clause.server_names and clause.allows_every_message for clause in covering):
+    if is_open or any(not clause.server_names and clause.allows_every_message and not clause.names for clause in covering):
         return False
     return len({frozenset(name.lower() for name in clause.server_names) for clause in covering}) > 1
 
@@ -316,22 +477,23 @@ def _l7(ruling: Ruling, flow: Flow, secrets: SecretTexts) -> Ruling:
     union = ruling.union
     if union is None:
         return ruling
-    by_name = _server_name(union, flow)
-    if by_name is not None:
-        return replace(ruling, verdict=by_name[0], reason=by_name[1], deciding=())
+    by_server_name = _server_name(union, flow)
+    if by_server_name is not None:
+        return replace(ruling, verdict=by_server_name[0], reason=by_server_name[1], deciding=())
     match union.protocol:
         case L7Protocol.TLS:
             origins = union.allow_all or ruling.rules
             reason = Reason.L7_ALLOW_RULE if union.server_names is not None else ruling.reason
             if ruling.outcome is Outcome.REDIRECT and union.server_names is None:
                 reason = Reason.NOT_DEFAULT_DENY if union.is_open else Reason.ALLOW_RULE
-            return replace(ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=origins)
+            by_name = tuple(rule.origin for rule in union.by_name if _is_named(rule, flow.server_name or ""))
+            return replace(ruling, verdict=Verdict.ALLOWED, reason=reason, deciding=by_name or origins)
         case L7Protocol.HTTP:
             return _http(ruling, union, flow.http, secrets)
         case L7Protocol.KAFKA:
             return _kafka(ruling, union, flow.kafka)
         case L7Protocol.DNS:
-            raise AssertionError(f"{union.protocol} is not judged")
+            return _dns(ruling, union, flow.dns)
         case _:
             assert_never(union.protocol)
 
@@ -344,7 +506,28 @@ def _server_name(union: Union, flow: Flow) -> tuple[Verdict, Reason] | None:
         return Verdict.UNDECIDED, Reason.L7_UNSTATED
     if any(server_name_holds(pattern, flow.server_name) for pattern in union.server_names):
         return None
+    if any(_is_named(rule, flow.server_name) for rule in union.by_name):
+        return None
     return Verdict.DENIED, Reason.SERVER_NAME
+
+
+def _is_named(rule: ServerNameRule, server_name: str) -> bool:
+    listed = not rule.patterns or any(server_name_holds(pattern, server_name) for pattern in rule.patterns)
+    return listed and names_hold(rule.names, server_name)
+
+
+def _dns(ruling: Ruling, union: Union, question: DnsQuestion | None) -> Ruling:
+    every = bool(union.allow_all) or union.is_open
+    passing = Reason.ALLOW_RULE if union.allow_all else Reason.NOT_DEFAULT_DENY
+    if question is None and not every:
+        return replace(ruling, verdict=Verdict.UNDECIDED, reason=Reason.L7_UNSTATED)
+    rules = tuple(rule for rule in union.allow if isinstance(rule, DnsRule))
+    allowing = tuple(rule.origin for rule in rules if question is not None and dns_holds(rule, question))
+    if allowing:
+        return replace(ruling, verdict=Verdict.ALLOWED, reason=Reason.L7_ALLOW_RULE, deciding=allowing)
+    if every:
+        return replace(ruling, verdict=Verdict.ALLOWED, reason=passing, deciding=union.allow_all)
+    return replace(ruling, verdict=Verdict.DENIED, reason=Reason.L7_DEFAULT_DENY, deciding=())
 
 
 def _http(ruling: Ruling, union: Union, request: HttpRequest | None, secrets: SecretTexts) -> Ruling:
@@ -401,9 +584,7 @@ def _kafka(ruling: Ruling, union: Union, request: KafkaRequest | None) -> Ruling
     return replace(ruling, verdict=Verdict.ALLOWED, reason=passing, deciding=union.allow_all)
 
 
-def _matching_kafka(
-    rules: Iterable[HttpRule | KafkaRule], request: KafkaRequest, place: Place, *, denies: bool
-) -> tuple[RuleOrigin, ...]:
+def _matching_kafka(rules: Iterable[L7Rule], request: KafkaRequest, place: Place, *, denies: bool) -> tuple[RuleOrigin, ...]:
     kafka = (rule for rule in rules if isinstance(rule, KafkaRule))
     return tuple(rule.origin for rule in kafka if kafka_holds(rule, request, place, denies=denies))
 

@@ -13,6 +13,8 @@ from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import NewType
 
+from proxylib.dns.rules import NameSelector
+
 IdentityNumber = NewType("IdentityNumber", int)
 Network = IPv4Network | IPv6Network
 
@@ -41,14 +43,17 @@ class Reserved(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """What an identity stands for: the labels of endpoints, or the policy prefixes that cover an address outside.
+    """What an identity stands for: labels of endpoints, the policy prefixes that cover an address outside, or DNS names.
 
     ``labels`` are sorted (canonical key, value) pairs. ``cidrs`` is empty for endpoints; for an address range outside
     the cluster it holds every prefix mentioned by some policy that contains the range, but for 0.0.0.0/0 and ::/0.
+    ``fqdn``: addresses that DNS gave an endpoint for such names. It has no address in the ipcache: that depends on who asked
+    (``tg_names``).
     """
 
     labels: tuple[tuple[str, str], ...] = ()
     cidrs: frozenset[Network] = frozenset()
+    fqdn: NameSelector | None = None
 
     @classmethod
     def of(cls, labels: Mapping[str, str]) -> LabelSet:

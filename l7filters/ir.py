@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from l7filters.identity import IdentityNumber, IdentityTable, LabelSet, Network
-from l7filters.model import Direction, HttpRule, KafkaRule, L7Protocol, PolicyKey, RuleOrigin, TlsContext
+from l7filters.model import Direction, DnsRule, HttpRule, KafkaRule, L7Protocol, PolicyKey, RuleOrigin, TlsContext
+from proxylib.dns.rules import NameSelector
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,11 @@ class Deny:
     rules: tuple[RuleOrigin, ...] = ()
     problem: str = ""
 
+    @property
+    def explicit(self) -> bool:
+        """Whether something asks for it: then it also holds for an address that a name allows. Default deny does not."""
+        return bool(self.rules or self.problem)
+
 
 @dataclass(frozen=True, slots=True)
 class Allow:
@@ -105,18 +111,29 @@ class PolicyEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerNameRule:
+    """Server names allowed where a server is reached by name: ``names`` cover it and one of ``patterns``, if any, matches."""
+
+    origin: RuleOrigin
+    names: tuple[NameSelector, ...]
+    patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RuleSet:
     """The union of what applies: a message passes when no ``deny`` rule matches and ``allow_all`` or an ``allow`` rule does.
 
     ``allow_all`` holds the origins of rules that restrict only L3/L4 (or are deny-only): each allows every message.
-    ``server_names`` are the allowed SNI patterns of a TLS slot (or of terminated TLS); ``any_server_name``: all of them.
+    ``server_names`` are the allowed SNI patterns of a TLS slot (or of terminated TLS), ``by_name`` further ones of a TLS slot;
+    ``any_server_name``: all of them.
     """
 
-    allow: tuple[HttpRule | KafkaRule, ...] = ()
-    deny: tuple[HttpRule | KafkaRule, ...] = ()
+    allow: tuple[HttpRule | KafkaRule | DnsRule, ...] = ()
+    deny: tuple[HttpRule | KafkaRule | DnsRule, ...] = ()
     allow_all: tuple[RuleOrigin, ...] = ()
     server_names: tuple[str, ...] = ()
     any_server_name: bool = True
+    by_name: tuple[ServerNameRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +146,7 @@ class DirectionRules:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One rule set with its protocol: one Envoy listener on one proxy port."""
+    """One rule set with its protocol: one listener on one proxy port, Envoy's or (DNS) the DNS proxy's."""
 
     key: SlotKey
     egress: DirectionRules | None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import assert_never
 
 from l7filters.identity import IdentityNumber, Reserved
 from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, IpcacheEntry, PolicyEntry, Redirect, SlotKey
@@ -29,7 +30,8 @@ Place = tuple[IdentityNumber, IdentityNumber, Direction]
 class Flow:
     """A new connection, or the first packet of one, by identities. For ICMP ``port`` is the type; without ports it is 0.
 
-    ``source_local`` and ``destination_local``: whether this node enforces that end.
+    ``source_local`` and ``destination_local``: whether this node enforces that end. ``names``: identities of the names by which
+    DNS gave the source the destination's address; only one outside the cluster has any (``mapstate.IpcacheValue.outside``).
     """
 
     source: IdentityNumber
@@ -38,6 +40,7 @@ class Flow:
     port: int
     source_local: bool = True
     destination_local: bool = True
+    names: tuple[IdentityNumber, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,28 @@ class EntryTable:
                         return found
         return None
 
+    def egress(self, flow: Flow) -> tuple[EntryVerdict, IdentityNumber | None]:
+        """Return what the source's egress policy says, and the name that decided it, if the address alone would not have.
+
+        Asked about the address and about each name; the names' entries repeat what holds for any peer. Of the answers, whichever
+        comes first counts: an explicit deny, an allow (one that no audit would deny first), a redirect (by name first), a deny.
+        """
+        prefix = PortPrefix(flow.protocol, flow.port, PORT_BITS)
+        best = self.verdict(flow.source, flow.destination, Direction.EGRESS, prefix) or Deny()
+        weight, decided = _weight(best, by_name=False), None
+        for name in flow.names:
+            nodes = self.tries.get((flow.source, name, Direction.EGRESS), {})
+            found = next((nodes[each] for each in ancestors(prefix) if each in nodes), None)
+            if found is not None and _weight(found, by_name=True) > weight:
+                best, weight, decided = found, _weight(found, by_name=True), name
+        return best, decided
+
     def judge(self, flow: Flow) -> Dropped | Passed:
         """Return what becomes of ``flow``: deny if either end denies, else redirect if either redirects, else allow."""
         prefix = PortPrefix(flow.protocol, flow.port, PORT_BITS)
         ends: list[tuple[Direction, EntryVerdict]] = []
         if flow.source_local:
-            sent = self.verdict(flow.source, flow.destination, Direction.EGRESS, prefix)
-            ends.append((Direction.EGRESS, sent or Deny()))
+            ends.append((Direction.EGRESS, self.egress(flow)[0]))
         if flow.destination_local:
             received = self.verdict(flow.destination, flow.source, Direction.INGRESS, prefix)
             ends.append((Direction.INGRESS, received or Deny()))
@@ -139,6 +157,18 @@ def index_entries(entries: Iterable[PolicyEntry]) -> dict[Place, dict[PortPrefix
 def key_prefix(key: EntryKey) -> PortPrefix:
     """Return the prefix part of ``key``."""
     return PortPrefix(key.protocol, key.port, key.port_bits)
+
+
+def _weight(verdict: EntryVerdict, *, by_name: bool) -> int:
+    match verdict:
+        case Deny(explicit=explicit):
+            return 5 if explicit else 0
+        case Allow(would_deny=would_deny):
+            return 3 if would_deny else 4
+        case Redirect():
+            return 2 if by_name else 1
+        case _:
+            assert_never(verdict)
 
 
 def _as_ipv6(address: IPv4Address | IPv6Address) -> int:

@@ -15,6 +15,7 @@ from typing import assert_never
 
 from l7filters.identity import IdentityNumber, Network
 from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, PolicyEntry, Redirect, SlotKey
+from l7filters.population import WORLD_PREFIXES
 from l7filters.slots import SlotTable
 
 
@@ -28,19 +29,25 @@ class MapVerdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class IpcacheValue:
-    """``ifindex`` is the local endpoint's interface, 0 when the address is not local."""
+    """``ifindex`` is the local endpoint's interface, 0 when the address is not local.
+
+    ``outside``: neither an endpoint's nor a node's. Only there a name that DNS gave counts: else whoever owns a name would open
+    what is inside the cluster with it (DNS rebinding).
+    """
 
     identity: IdentityNumber
     ifindex: int = 0
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyValue:
-    """``slot`` is 0 unless the verdict is REDIRECT."""
+    """``slot`` is 0 unless the verdict is REDIRECT. ``explicit``: a rule or a problem asks for the DENY; no name overrides it."""
 
     verdict: MapVerdict
     slot: int = 0
     would_deny: bool = False
+    explicit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +125,14 @@ def rederive(
     policy = _policy(compiled.entries, numbers, memo)
     addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
     ipcache: dict[Network, IpcacheValue] = {}
+    outside = {number for label_set, number in compiled.identities.numbers.items() if label_set.cidrs}
+    outside.update(IdentityNumber(int(number)) for _, number in WORLD_PREFIXES)
     for entry in compiled.ipcache:
         ifindex = 0
         if entry.endpoint is not None:
             addresses.setdefault(entry.endpoint, []).append(entry.prefix.network_address)
             ifindex = ifindex_by_endpoint.get(entry.endpoint, 0)
-        ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex)
+        ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex, entry.identity in outside)
     pairs: dict[tuple[int, int], int] = {}
     for pair in compiled.pairs:
         egress, ingress = table.ids.get(pair.egress), table.ids.get(pair.ingress)
@@ -169,14 +178,14 @@ def _policy(entries: tuple[PolicyEntry, ...], numbers: Mapping[SlotKey, int], me
 
 def _value(verdict: EntryVerdict, numbers: Mapping[SlotKey, int]) -> PolicyValue:
     match verdict:
-        case Deny():
-            return PolicyValue(MapVerdict.DENY)
+        case Deny(explicit=explicit):
+            return PolicyValue(MapVerdict.DENY, explicit=explicit)
         case Allow(would_deny=would_deny):
             return PolicyValue(MapVerdict.ALLOW, would_deny=would_deny)
         case Redirect(slot=slot, would_deny=would_deny):
             number = numbers.get(slot)
             if number is None:
-                return PolicyValue(MapVerdict.DENY)
+                return PolicyValue(MapVerdict.DENY, explicit=True)
             return PolicyValue(MapVerdict.REDIRECT, number, would_deny)
         case _:
             assert_never(verdict)

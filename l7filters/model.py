@@ -14,6 +14,7 @@ from typing import NewType
 
 from l7filters.identity import Network
 from l7filters.labels import LabelSelector
+from proxylib.dns.rules import NameSelector
 
 PolicyKey = NewType("PolicyKey", str)
 """``KIND/NAMESPACE/NAME`` or ``KIND/NAME``, e.g. ``cnp/default/rule1``; KIND is cnp, ccnp, tp, ctp or knp."""
@@ -146,6 +147,11 @@ class FqdnPeer:
     match_pattern: str | None = None
     excepts: tuple[str, ...] = ()
 
+    @property
+    def selector(self) -> NameSelector:
+        """The names meant; equal for peers that mean the same."""
+        return NameSelector(self.match_name, self.match_pattern, tuple(sorted(set(self.excepts))))
+
 
 Peer = EndpointPeer | EntityPeer | CidrPeer | CidrGroupPeer | ServicePeer | NodePeer | FqdnPeer
 
@@ -240,6 +246,8 @@ class HttpRule:
     ``path`` with kind REGEX judges the whole ``:path`` including the query string (Cilium's meaning); EXACT and PREFIX
     judge the path without its query. All judge the normalised path. ``host`` judges ``:authority`` with its port.
     gRPC rules arrive here as ``method`` POST and a ``path`` of kind EXACT or PREFIX, with ``grpc`` set.
+    ``names`` is never written: ``compile`` sets it where a rule holds only for servers reached by name. The host of
+    ``:authority``, without its port, must then be covered by one of them.
     """
 
     origin: RuleOrigin
@@ -249,6 +257,7 @@ class HttpRule:
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
     grpc: bool = False
+    names: tuple[NameSelector, ...] = ()
 
 
 class KafkaRole(StrEnum):

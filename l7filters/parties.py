@@ -159,10 +159,34 @@ def peer_holds(world: World, peer: Peer, party: Party) -> bool:
                 party.node.labels if party.node else {}
             )
         case FqdnPeer():
-            # Names of addresses are not part of a world.
+            # Not by whose address it is: by what DNS said of it (evaluate.py).
             return False
         case _:
             assert_never(peer)
+
+
+def mean_world(world: World, peers: tuple[Peer, ...]) -> bool:
+    """Tell whether ``peers`` name every address outside the cluster, IPv4 and IPv6."""
+    return all(any(_means_family(world, peer, version) for peer in peers) for version in (4, 6))
+
+
+def _means_family(world: World, peer: Peer, version: int) -> bool:
+    match peer:
+        case EntityPeer(entity=entity):
+            return entity in (Entity.ALL, Entity.WORLD, Entity.WORLD_IPV4 if version == 4 else Entity.WORLD_IPV6)
+        case CidrPeer(cidr=cidr, excepts=()):
+            return _is_everything(cidr, version)
+        case CidrGroupPeer(excepts=()):
+            return any(_is_everything(cidr, version) for cidr in _group_networks(world, peer))
+        case EndpointPeer(selector=selector):
+            labels = {f"{RESERVED_PREFIX}world": "", f"{RESERVED_PREFIX}world-ipv{version}": ""}
+            return _names_reserved(selector) and selector.matches(labels)
+        case _:
+            return False
+
+
+def _is_everything(network: Network, version: int) -> bool:
+    return str(network) in (("0.0.0.0/0", "::ffff:0:0/96") if version == 4 else ("::/0",))
 
 
 def _names_reserved(selector: LabelSelector) -> bool:

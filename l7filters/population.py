@@ -14,6 +14,10 @@ Which identity an address has, first match decides:
 So a CIDR never matches a pod or a node, as in Cilium. 0.0.0.0/0 and ::/0 are WORLD_IPV4 and WORLD_IPV6 themselves and not part
 of any label set: a policy that begins to mention them renumbers nothing.
 
+A FqdnPeer is an identity of its own that no address has: the DNS proxy tells the kernel for whom it stands behind which address
+(``tg_names``), so its answer may differ from pod to pod. It is judged beside the identity of the address, and rules about all of
+the world (both families; ``PeerResolver.means_world``) hold for it too.
+
 An EndpointPeer matches endpoints; a selector that names a ``reserved:`` label also matches the reserved identity or node that
 carries it (``reserved:host``), but no selector matches the world by leaving labels out.
 """
@@ -39,6 +43,7 @@ from l7filters.model import (
     ServicePeer,
 )
 from l7filters.world import Address, CidrGroup, Node, Service
+from proxylib.dns.rules import NameSelector
 
 Numbers = frozenset[IdentityNumber]
 _NOBODY: Numbers = frozenset()
@@ -200,6 +205,7 @@ class Population:
     cidr_groups: tuple[CidrGroup, ...]
     service_backends: Mapping[Address, IdentityNumber]
     """The identity of every address that a Service in force lists."""
+    fqdns: Mapping[NameSelector, IdentityNumber] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,6 +265,35 @@ class PeerResolver:
             union |= numbers
         return union
 
+    def means_world(self, peers: Iterable[Peer]) -> bool:
+        """Tell whether ``peers`` hold for every address outside the cluster, of either family."""
+        return {4, 6} <= {family for peer in peers for family in self._whole_families(peer)}
+
+    def _whole_families(self, peer: Peer) -> Iterable[int]:
+        """Yield the IP versions of which ``peer`` names every address outside the cluster."""
+        match peer:
+            case EntityPeer(entity=Entity.WORLD | Entity.ALL):
+                yield from (4, 6)
+            case EntityPeer(entity=Entity.WORLD_IPV4):
+                yield 4
+            case EntityPeer(entity=Entity.WORLD_IPV6):
+                yield 6
+            case CidrPeer(cidr=cidr, excepts=()):
+                if canonical_network(cidr).prefixlen == 0:
+                    yield canonical_network(cidr).version
+            case CidrGroupPeer(excepts=()):
+                yield from (
+                    network.version
+                    for network in map(canonical_network, group_networks(self.population.cidr_groups, peer))
+                    if network.prefixlen == 0
+                )
+            case EndpointPeer(selector=selector) if _names_reserved(selector):
+                numbers = self.reserved_index.select(selector)
+                worlds = {4: Reserved.WORLD_IPV4, 6: Reserved.WORLD_IPV6}
+                yield from (version for version, number in worlds.items() if IdentityNumber(int(number)) in numbers)
+            case _:
+                return
+
     def _resolve_one(self, peer: Peer) -> Numbers | None:
         match peer:
             case EndpointPeer(selector=selector):
@@ -278,7 +313,7 @@ class PeerResolver:
             case NodePeer(selector=selector):
                 return self._nodes(selector)
             case FqdnPeer():
-                return _NOBODY
+                return frozenset((self.population.fqdns[peer.selector],))
             case _:
                 assert_never(peer)
 

@@ -22,6 +22,18 @@ The order, first match decides:
 3. **Allow.** Any other allow clause, or a direction that is not in default deny.
 4. **Default deny.**
 
+Names: a clause *with names* (``toFQDNs``) holds for an address as long as DNS gave it to the subject for one of them. Many names
+share an address, so the address alone does not tell which of them is meant:
+
+n1. where HTTP or TLS is spoken, what such a clause allows (and denies) it does only for its own names: Host or SNI must be
+    covered by one of them. Clauses with names that cover the same port of the same subject are *kin*: where one of them covers
+    the place, all count, so that all addresses reached by name on that port lead to one slot, whichever names they have;
+n2. kin that speak neither (Kafka, DNS) are left apart: nothing there says which name is meant;
+n3. where a port is known to carry HTTP or TLS (``Place.carries``, from the node's settings), clauses with names redirect though
+    they have no L7 rules, unless a clause without names allows everything there;
+n4. on the UDP ports of the same numbers (QUIC) nobody sees which name is meant: there only clauses count that name UDP;
+n5. a subject that has clauses with names must be seen asking for names: what is allowed to port 53 goes to the DNS proxy.
+
 Audit: clauses of policies in audit mode are left out of the enforced verdict. Their shadow is the verdict of all clauses
 together, found by the same list. Where the enforced verdict passes and the shadow would drop, ``would_deny`` is set; where
 the shadow restricts L7, the flow is redirected to a slot that enforces the one and reports the other. Nothing in audit mode
@@ -32,15 +44,29 @@ rules don't have, it is left out and reported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import assert_never
 
-from l7filters.ir import Allow, Deny, DirectionRules, EntryVerdict, PolicyProblem, Redirect, RuleSet, Slot, SlotKey
-from l7filters.model import Direction, HttpRule, KafkaRule, L7Protocol, L7Rule, L7Rules, PolicyKey, RuleOrigin, TlsContext
+from l7filters.ir import (
+    Allow,
+    Deny,
+    DirectionRules,
+    EntryVerdict,
+    PolicyProblem,
+    Redirect,
+    RuleSet,
+    ServerNameRule,
+    Slot,
+    SlotKey,
+)
+from l7filters.model import Direction, HttpRule, L7Protocol, L7Rule, L7Rules, PolicyKey, RuleOrigin, TlsContext
+from l7filters.world import DEFAULT_FQDN_PORTS, FqdnPorts
+from proxylib.dns.rules import NameSelector
 
-REALISED_PROTOCOLS = frozenset({L7Protocol.HTTP, L7Protocol.TLS, L7Protocol.KAFKA})
-"""What the proxy can judge today. Rules for any other protocol are closed and reported."""
+_NAMING_PROTOCOLS = frozenset({L7Protocol.HTTP, L7Protocol.TLS})
+"""What says which server is meant."""
 
 IMPLICIT_ALLOW = RuleOrigin(PolicyKey("default"), "allow")
 """Stands in ``allow_all`` and slot keys for a direction that is not in default deny."""
@@ -60,6 +86,10 @@ class Clause:
     server_names: tuple[str, ...] = ()
     terminating_tls: TlsContext | None = None
     originating_tls: TlsContext | None = None
+    names: tuple[NameSelector, ...] = ()
+    """Not empty: it holds only for servers reached by one of these."""
+    lists_udp: bool = False
+    """Whether its ports name UDP, rather than any protocol."""
 
     @property
     def redirects(self) -> bool:
@@ -69,8 +99,8 @@ class Clause:
     def says_the_same(self, other: Clause) -> bool:
         """Whether both would be judged alike."""
         return (
-            (self.origin, self.deny, self.audit, self.l7, self.server_names)
-            == (other.origin, other.deny, other.audit, other.l7, other.server_names)
+            (self.origin, self.deny, self.audit, self.l7, self.server_names, self.names, self.lists_udp)
+            == (other.origin, other.deny, other.audit, other.l7, other.server_names, other.names, other.lists_udp)
         ) and (self.terminating_tls, self.originating_tls) == (other.terminating_tls, other.originating_tls)
 
     @property
@@ -84,7 +114,8 @@ class Stance:
     """What holds for a subject's whole direction, whatever the clause.
 
     ``open``: not in default deny. ``audited``: some policy in audit mode selects the subject here; ``shadow_open`` is then
-    what ``open`` would be if it were enforced. ``unredirectable``: why the proxy can't be used, or empty.
+    what ``open`` would be if it were enforced. ``unredirectable``: why the proxy can't be used, or empty; ``nameless``: why names
+    mean nothing here, or empty. ``watches_names``: some clause has names (n5).
     """
 
     direction: Direction
@@ -92,6 +123,24 @@ class Stance:
     audited: bool = False
     shadow_open: bool = False
     unredirectable: str = ""
+    nameless: str = ""
+    watches_names: bool = False
+    ports: FqdnPorts = DEFAULT_FQDN_PORTS
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is special about a place. ``carries``: what is known of the port; ``kin``: clauses with names that cover it (n1).
+
+    ``quic``: a UDP port whose TCP twin carries TLS (n4).
+    """
+
+    carries: L7Protocol | None = None
+    kin: frozenset[Clause] = frozenset()
+    quic: bool = False
+
+
+NOWHERE_SPECIAL = Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,35 +187,57 @@ class _Conflict:
         return tuple(PolicyProblem(o.policy, o.path, self.message, self.hint) for o in origins)
 
 
-def resolve(clauses: Iterable[Clause], stance: Stance) -> Resolved:
+def resolve(clauses: Iterable[Clause], stance: Stance, place: Place = NOWHERE_SPECIAL) -> Resolved:
     """Return what ``clauses``, all those that cover one place, say together. Their order is of no consequence."""
-    everything = sorted(set(clauses), key=lambda clause: clause.name)
-    enforcing = [clause for clause in everything if not clause.audit]
-    enforced = _judge(enforcing, stance.open, stance)
+    covering = {clause for clause in clauses if not (place.quic and clause.names and not clause.lists_udp)}
+    everything = _with_kin(covering, place.kin)
+    enforcing = _with_kin(
+        {clause for clause in covering if not clause.audit}, {clause for clause in place.kin if not clause.audit}
+    )
+    enforced = _judge(enforcing, covering, stance.open, stance, place.carries)
     match enforced.kind:
         case _Kind.DENY:
             return Resolved(Deny(enforced.origins, enforced.problem), None, enforced.problems)
         case _Kind.DEFAULT_DENY:
             return Resolved(Deny())
         case _Kind.ALLOW | _Kind.REDIRECT:
-            shadow = _judge(everything, stance.shadow_open, stance) if stance.audited else enforced
+            shadow = _judge(everything, covering, stance.shadow_open, stance, place.carries) if stance.audited else enforced
             return _beside_shadow(enforced, shadow, enforcing, everything, stance)
         case _:
             assert_never(enforced.kind)
 
 
-def _judge(clauses: Sequence[Clause], is_open: bool, stance: Stance) -> _Judgement:
-    """Apply the numbered list to ``clauses``, all of which count."""
+def _with_kin(clauses: AbstractSet[Clause], kin: AbstractSet[Clause]) -> list[Clause]:
+    """Return ``clauses`` and, where some has names, those of ``kin`` that they are united with (n1, n2); sorted."""
+    named = [clause for clause in clauses if clause.names]
+    if named and all(_may_name(clause) for clause in named):
+        clauses = clauses | {clause for clause in kin if _may_name(clause)}
+    return sorted(clauses, key=lambda clause: clause.name)
+
+
+def _may_name(clause: Clause) -> bool:
+    """Tell whether ``clause`` can be held to its names by what is said."""
+    return clause.l7 is None or clause.l7.protocol in _NAMING_PROTOCOLS
+
+
+def _judge(
+    clauses: Sequence[Clause], covering: AbstractSet[Clause], is_open: bool, stance: Stance, carries: L7Protocol | None
+) -> _Judgement:
+    """Apply the numbered list to ``clauses``, all of which count; those that aren't ``covering`` the place are kin."""
     denies = [clause for clause in clauses if clause.deny]
     if denies:  # 1
         return _Judgement(_Kind.DENY, _origins(denies))
-    if any(clause.redirects for clause in clauses):  # 2
-        merged = _merge(clauses, is_open, stance)
+    by_name = carries in _NAMING_PROTOCOLS and bool(clauses) and not is_open and all(clause.names for clause in clauses)
+    if by_name or any(clause.redirects for clause in clauses):  # 2, n3
+        merged = _merge(clauses, is_open, stance, carries)
         if isinstance(merged, _Conflict):
             return _Judgement(_Kind.DENY, problem=merged.message, problems=merged.problems())
         return _Judgement(_Kind.REDIRECT, _origins(clauses), merged)
+    if (clauses or is_open) and carries is L7Protocol.DNS and stance.watches_names:  # n5
+        content = _Content(L7Protocol.DNS, _unite(clauses, is_open, L7Protocol.DNS), None, None)
+        return _Judgement(_Kind.REDIRECT, _origins(clauses), content)
     if clauses or is_open:  # 3
-        return _Judgement(_Kind.ALLOW, _origins(clauses))
+        return _Judgement(_Kind.ALLOW, _origins([clause for clause in clauses if clause in covering]))
     return _Judgement(_Kind.DEFAULT_DENY)  # 4
 
 
@@ -182,21 +253,27 @@ def _beside_shadow(
         )
         shadow = replace(enforced, problems=unseen.problems())
         everything, stance = enforcing, replace(stance, audited=False)
+    elif shadow.content is not None and enforced.content is not None and _differ(shadow.content, enforced.content):
+        # What only the port's number made TLS (n3), audit takes for HTTP: audit changes nothing that is enforced.
+        shadow, everything, stance = enforced, enforcing, replace(stance, audited=False)
     would_deny = shadow.kind in (_Kind.DENY, _Kind.DEFAULT_DENY)
     if enforced.content is None and shadow.content is None:
         return Resolved(Allow(enforced.origins, would_deny), None, shadow.problems)
     if shadow.content is None:
-        # The shadow drops the flow as a whole, so it adds nothing that the slot could judge.
-        assert would_deny
+        # The shadow drops or passes the flow as a whole, so it adds nothing that the slot could judge.
         assert enforced.content is not None
         key = _slot_key(enforced.content.protocol, enforcing, stance, with_shadow=False)
         slot = _slot(key, enforced.content, enforced.content.rules, None, stance.direction)
-        return Resolved(Redirect(key, enforced.origins, would_deny=True), slot, shadow.problems)
+        return Resolved(Redirect(key, enforced.origins, would_deny), slot, shadow.problems)
     rules = enforced.content.rules if enforced.content else _allow_everything(enforced.origins, stance.open)
     shadow_rules = shadow.content.rules if shadow.content.rules != rules else None
     key = _slot_key(shadow.content.protocol, everything, stance, with_shadow=stance.audited)
     slot = _slot(key, shadow.content, rules, shadow_rules, stance.direction)
     return Resolved(Redirect(key, enforced.origins), slot, shadow.problems)
+
+
+def _differ(one: _Content, other: _Content) -> bool:
+    return one.protocol is not other.protocol
 
 
 def _contexts_of(content: _Content | None) -> tuple[TlsContext | None, TlsContext | None]:
@@ -231,23 +308,29 @@ def _allow_everything(origins: tuple[RuleOrigin, ...], is_open: bool) -> RuleSet
     return RuleSet(allow_all=(*origins, IMPLICIT_ALLOW) if is_open else origins)
 
 
-def _merge(clauses: Sequence[Clause], is_open: bool, stance: Stance) -> _Content | _Conflict:
-    """Unite the allow clauses of one place, of which at least one redirects (2a-2f)."""
+def _merge(clauses: Sequence[Clause], is_open: bool, stance: Stance, carries: L7Protocol | None) -> _Content | _Conflict:
+    """Unite the allow clauses of one place (2a-2f): at least one redirects, or all have names and ``carries`` is known."""
     redirecting = tuple(clause for clause in clauses if clause.redirects)
     if stance.unredirectable:
         return _Conflict(stance.unredirectable, "move the L7 rules to the other end, or use L3/L4 rules here", redirecting)
+    if stance.nameless and any(clause.l7 is not None and clause.l7.protocol is L7Protocol.DNS for clause in redirecting):
+        return _Conflict(stance.nameless, "run the workload in a network namespace of its own", redirecting)
     terminating = _contexts(clause.terminating_tls for clause in redirecting)
     originating = _contexts(clause.originating_tls for clause in redirecting)
     if len(terminating) > 1 or len(originating) > 1:
         return _Conflict("conflicting TLS contexts on one port", "use one Secret for the port in every rule", redirecting)
-    protocol = _protocol(redirecting, bool(terminating), bool(originating))
+    protocol = _protocol(redirecting, bool(terminating), bool(originating)) if redirecting else carries
     if isinstance(protocol, _Conflict):
         return protocol
+    assert protocol is not None
     if protocol is not L7Protocol.TLS and _names_conflict(clauses, is_open):
         hint = "give the same serverNames in every rule with terminatingTLS on this port"
         return _Conflict("rules on one terminated port differ in serverNames and in what they allow", hint, redirecting)
     return _Content(
-        protocol, _unite(clauses, is_open), terminating[0] if terminating else None, originating[0] if originating else None
+        protocol,
+        _unite(clauses, is_open, protocol),
+        terminating[0] if terminating else None,
+        originating[0] if originating else None,
     )
 
 
@@ -266,9 +349,9 @@ def _protocol(redirecting: tuple[Clause, ...], terminates: bool, originates: boo
             )
         return L7Protocol.TLS
     protocol = spoken[0]
-    if protocol not in REALISED_PROTOCOLS:
-        return _Conflict(f"{protocol} rules are not enforced by this version", "use L3/L4 rules for this port", redirecting)
     unopened = names_only or any(clause.server_names for clause in redirecting)
+    if protocol is L7Protocol.DNS and (unopened or terminates or originates):
+        return _Conflict("DNS rules beside serverNames or a TLS context", "DNS is judged in the clear only", redirecting)
     if protocol in (L7Protocol.HTTP, L7Protocol.KAFKA) and unopened and not terminates:
         spoken_here = {L7Protocol.HTTP: "HTTP", L7Protocol.KAFKA: "Kafka"}[protocol]
         message = f"serverNames beside {spoken_here} rules without terminatingTLS"
@@ -278,39 +361,53 @@ def _protocol(redirecting: tuple[Clause, ...], terminates: bool, originates: boo
 
 def _names_conflict(clauses: Sequence[Clause], is_open: bool) -> bool:
     """Tell whether uniting names and rules separately would allow what no clause does (2f)."""
-    if is_open or any(not clause.server_names and clause.allows_every_message for clause in clauses):
+    if is_open or any(not clause.server_names and clause.allows_every_message and not clause.names for clause in clauses):
         return False
     return len({frozenset(name.lower() for name in clause.server_names) for clause in clauses}) > 1
 
 
-def _unite(clauses: Sequence[Clause], is_open: bool) -> RuleSet:
+def _unite(clauses: Sequence[Clause], is_open: bool, protocol: L7Protocol) -> RuleSet:
     allow: list[L7Rule] = []
     deny: list[L7Rule] = []
-    allow_all = [clause.origin for clause in clauses if clause.allows_every_message]
+    allow_all: list[RuleOrigin] = []
+    by_name: list[ServerNameRule] = []
     for clause in clauses:
+        limited = bool(clause.names) and protocol in _NAMING_PROTOCOLS
         if clause.l7 is not None:
-            allow.extend(clause.l7.allow)
-            deny.extend(clause.l7.deny)
+            allow.extend(_of_names(rule, clause.names) for rule in clause.l7.allow)
+            deny.extend(_of_names(rule, clause.names) for rule in clause.l7.deny)
+        if limited and protocol is L7Protocol.TLS:
+            by_name.append(ServerNameRule(clause.origin, clause.names, clause.server_names))
+        elif limited and clause.allows_every_message:
+            allow.append(HttpRule(clause.origin, names=clause.names))
+        elif clause.allows_every_message:
+            allow_all.append(clause.origin)
     if is_open:
         allow_all.append(IMPLICIT_ALLOW)
-    any_name = is_open or any(not clause.server_names for clause in clauses)
-    names = {name.lower() for clause in clauses for name in clause.server_names}
+    listing = [clause for clause in clauses if not clause.names] if protocol is L7Protocol.TLS else clauses
+    any_name = is_open or any(not clause.server_names for clause in listing)
+    names = {name.lower() for clause in listing for name in clause.server_names}
     return RuleSet(
         allow=_distinct(allow),
         deny=_distinct(deny),
         allow_all=tuple(dict.fromkeys(allow_all)),
         server_names=() if any_name else tuple(sorted(names)),
         any_server_name=any_name,
+        by_name=() if any_name else tuple(by_name),
     )
 
 
-def _distinct(rules: Iterable[L7Rule]) -> tuple[HttpRule | KafkaRule, ...]:
-    """Drop repeats (a rule that the parser split over several peers). DNS rules never get here: they have no slots."""
-    by_origin: dict[RuleOrigin, HttpRule | KafkaRule] = {}
+def _of_names(rule: L7Rule, names: tuple[NameSelector, ...]) -> L7Rule:
+    """Return ``rule`` as it holds for servers reached by one of ``names``; none: for any server."""
+    return replace(rule, names=names) if names and isinstance(rule, HttpRule) else rule
+
+
+def _distinct(rules: Iterable[L7Rule]) -> tuple[L7Rule, ...]:
+    """Drop repeats (a rule that the parser split over several peers)."""
+    distinct: dict[tuple[RuleOrigin, tuple[NameSelector, ...]], L7Rule] = {}
     for rule in rules:
-        assert isinstance(rule, HttpRule | KafkaRule)
-        by_origin.setdefault(rule.origin, rule)
-    return tuple(by_origin.values())
+        distinct.setdefault((rule.origin, rule.names if isinstance(rule, HttpRule) else ()), rule)
+    return tuple(distinct.values())
 
 
 def _origins(clauses: Sequence[Clause]) -> tuple[RuleOrigin, ...]:

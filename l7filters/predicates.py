@@ -23,8 +23,10 @@ from typing import Final, assert_never
 
 import re2
 
+from l7filters.fqdn import names_hold
 from l7filters.http import HttpRequest
 from l7filters.model import HeaderMatch, HttpRule, MatchKind, MismatchAction, QueryMatch, RuleOrigin, SecretRef, StringMatch
+from proxylib.dns.rules import NameSelector
 
 SecretTexts = Mapping[SecretRef, str]
 """Secrets as header values: text on one line. What is missing is absent."""
@@ -129,9 +131,36 @@ def http_checks(rule: HttpRule, request: HttpRequest, secrets: SecretTexts, *, d
     if rule.host is not None:
         holds = _host_holds(rule.host, request.authority, denies=denies)
         checks.append(_check("host", rule.host, request.authority, holds))
+    if rule.names:
+        checks.append(_names_check(rule.names, request.authority, denies=denies))
     checks.extend(_header_check(header, request, secrets, denies=denies) for header in rule.headers)
     checks.extend(_query_check(query, request, denies=denies) for query in rule.query)
     return tuple(checks)
+
+
+def _names_check(names: tuple[NameSelector, ...], authority: str, *, denies: bool) -> Check:
+    """Return the judgement of the host, its port aside, by the names under which the server was reached."""
+    hosts = [host_name(authority)]
+    if denies:
+        hosts += [host_name(one.strip(" \t")) for one in authority.split(",")]
+    return Check(
+        topic="host",
+        found=f"is {shown(authority)}" if authority else "is empty",
+        wanted=f"must be {' or '.join(map(selector_words, names))}",
+        holds=any(names_hold(names, host) for host in hosts),
+    )
+
+
+def host_name(authority: str) -> str:
+    """Return ``authority`` without its port; what isn't a port stays."""
+    host, colon, port = authority.rpartition(":")
+    return host if colon and (not port or (port.isascii() and port.isdigit())) else authority
+
+
+def selector_words(selector: NameSelector) -> str:
+    """Return the names that ``selector`` means, in words."""
+    holes = f" (not {', '.join(selector.excepts)})" if selector.excepts else ""
+    return f"{selector.match_name or selector.match_pattern}{holes}"
 
 
 def http_holds(rule: HttpRule, request: HttpRequest, secrets: SecretTexts, *, denies: bool) -> bool:

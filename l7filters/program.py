@@ -35,6 +35,7 @@ from l7filters.ports import ANY_PORT, PortNumber, PortPrefix, is_named, spec_pre
 from l7filters.precedence import Clause
 from l7filters.trie import Placement
 from l7filters.world import CidrGroup, Service
+from proxylib.dns.rules import NameSelector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +65,8 @@ class Program:
     references: tuple[CidrGroupPeer | ServicePeer, ...]
     """Peers that stand for prefixes kept elsewhere in the world."""
     selects_peer_nodes: bool
-    problems: tuple[PolicyProblem, ...]
+    selectors: frozenset[NameSelector]
+    """Names that rules allow servers by."""
 
     @property
     def audit(self) -> bool:
@@ -74,11 +76,16 @@ class Program:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
-    """A placement and the identities it is about (None: any). ``item`` is kept where the subject's port names are missing."""
+    """A placement and the identities it is about (None: any); those of a clause with names are identities of names.
+
+    ``item`` is kept where the subject's port names are missing.
+    """
 
     placement: Placement
     peers: Numbers | None
     item: Item | None = None
+    outside: bool = False
+    """Whether it holds for all of the world: then also for what is reached by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +98,11 @@ class ResolvedProgram:
     problems: tuple[PolicyProblem, ...]
     names_matter: bool
     """Whether the subject's port names matter on ingress."""
+
+    @property
+    def speaks_of_names(self) -> bool:
+        """Whether some rule allows servers by their DNS name."""
+        return bool(self.program.selectors)
 
     def statements(self, direction: Direction) -> tuple[Statement, ...]:
         """Return those of one direction."""
@@ -105,16 +117,13 @@ def take_apart(policy: Policy, taken: Mapping[str, Clause]) -> Program:
     """
     items: list[Item] = []
     names = dict(taken)
-    problems: dict[PolicyProblem, None] = {}
     for rule in policy.rules:
-        if rule.peers is not None and any(isinstance(peer, FqdnPeer) for peer in rule.peers):
-            problems[_fqdn_problem(rule)] = None
-        audit = policy.mode is Mode.AUDIT
-        if not rule.to_ports:
-            clause = _named(Clause(rule.origin, str(rule.origin), rule.deny, audit), names)
-            items.append(Item(clause, rule.direction, rule.peers, (ANY_PORT,)))
-        for port_rule in rule.to_ports:
-            items.append(_item(rule, port_rule, _named(_clause(rule, port_rule, audit), names)))
+        for part in _by_kind_of_peer(rule):
+            clause = Clause(rule.origin, str(rule.origin), rule.deny, policy.mode is Mode.AUDIT, names=_selectors(part))
+            if not rule.to_ports:
+                items.append(Item(_named(clause, names), rule.direction, part.peers, (ANY_PORT,)))
+            for port_rule in rule.to_ports:
+                items.append(_item(part, port_rule, _named(_clause(clause, port_rule), names)))
     peers = [peer for rule in policy.rules for peer in rule.peers or ()]
     cidrs = [peer for peer in peers if isinstance(peer, CidrPeer | CidrGroupPeer)]
     networks = [peer.cidr for peer in cidrs if isinstance(peer, CidrPeer)]
@@ -124,7 +133,7 @@ def take_apart(policy: Policy, taken: Mapping[str, Clause]) -> Program:
         networks=tuple(dict.fromkeys([*networks, *(hole for peer in cidrs for hole in peer.excepts)])),
         references=tuple(peer for peer in peers if isinstance(peer, CidrGroupPeer | ServicePeer)),
         selects_peer_nodes=any(isinstance(peer, NodePeer) for peer in peers),
-        problems=tuple(problems),
+        selectors=frozenset(selector for item in items for selector in item.clause.names),
     )
 
 
@@ -157,8 +166,9 @@ def resolve_program(
             placement = Placement(item.clause, item.prefixes)
             ingress.append(Statement(placement, peers, item if item.named else None))
         else:
-            egress.extend(_egress_statements(item, peers, names))
-    problems = (*program.problems, *_missing_references(program, resolver))
+            outside = item.peers is not None and resolver.means_world(item.peers)
+            egress.extend(_egress_statements(item, peers, names, outside))
+    problems = tuple(_missing_references(program, resolver))
     if previous is not None and previous.program is program and previous.problems == problems:
         same = _same(previous.egress, egress) and _same(previous.ingress, ingress)
         if same:
@@ -168,10 +178,10 @@ def resolve_program(
 
 
 def _egress_statements(
-    item: Item, peers: Numbers | None, names: Mapping[IdentityNumber, tuple[PortNumber, ...]]
+    item: Item, peers: Numbers | None, names: Mapping[IdentityNumber, tuple[PortNumber, ...]], outside: bool
 ) -> Iterable[Statement]:
     if item.prefixes:
-        yield Statement(Placement(item.clause, item.prefixes), peers)
+        yield Statement(Placement(item.clause, item.prefixes), peers, outside=outside)
     if not item.named:
         return
     numbers_by_prefixes: dict[tuple[PortPrefix, ...], list[IdentityNumber]] = {}
@@ -187,7 +197,7 @@ def _egress_statements(
 
 def _same(before: tuple[Statement, ...], after: list[Statement]) -> bool:
     return len(before) == len(after) and all(
-        old.peers == new.peers
+        (old.peers, old.outside) == (new.peers, new.outside)
         and old.placement.clause is new.placement.clause
         and old.placement.prefixes == new.placement.prefixes
         for old, new in zip(before, after, strict=True)
@@ -206,17 +216,42 @@ def _named(clause: Clause, names: dict[str, Clause]) -> Clause:
     return names[name]
 
 
-def _clause(rule: Rule, port_rule: PortRule, audit: bool) -> Clause:
+def _by_kind_of_peer(rule: Rule) -> Iterable[Rule]:
+    """Yield ``rule`` once for its peers by name and once for its others: both come to the same ports by different ways.
+
+    Names can't be denied, and nobody is known by name on ingress: the parsers refuse both.
+    """
+    named = tuple(peer for peer in rule.peers or () if isinstance(peer, FqdnPeer))
+    if not named:
+        yield rule
+        return
+    others = tuple(peer for peer in rule.peers or () if not isinstance(peer, FqdnPeer))
+    if others:
+        yield replace(rule, peers=others)
+    if rule.direction is Direction.EGRESS and not rule.deny:
+        yield replace(rule, peers=named)
+
+
+def _selectors(rule: Rule) -> tuple[NameSelector, ...]:
+    """Return the names that ``rule`` is about; none if it is about others."""
+    return tuple(dict.fromkeys(peer.selector for peer in rule.peers or () if isinstance(peer, FqdnPeer)))
+
+
+def _is_dns(clause: Clause) -> bool:
+    return clause.l7 is not None and clause.l7.protocol is L7Protocol.DNS
+
+
+def _clause(rule: Clause, port_rule: PortRule) -> Clause:
     assert not (rule.deny and (port_rule.l7 or port_rule.server_names)), "deny rules carry no L7"
-    return Clause(
-        port_rule.origin,
-        str(port_rule.origin),
-        rule.deny,
-        audit,
+    return replace(
+        rule,
+        origin=port_rule.origin,
+        name=str(port_rule.origin),
         l7=port_rule.l7,
         server_names=port_rule.server_names,
         terminating_tls=port_rule.terminating_tls,
         originating_tls=port_rule.originating_tls,
+        lists_udp=any(spec.protocol is Protocol.UDP for spec in port_rule.ports),
     )
 
 
@@ -231,18 +266,9 @@ def _judgeable(clause: Clause, prefixes: tuple[PortPrefix, ...]) -> tuple[PortPr
     if not clause.redirects:
         return prefixes
     allowed = {int(Protocol.TCP)}
-    if clause.l7 is not None and clause.l7.protocol is L7Protocol.DNS:
+    if _is_dns(clause):
         allowed.add(int(Protocol.UDP))
     return tuple(prefix for prefix in prefixes if prefix.protocol in allowed)
-
-
-def _fqdn_problem(rule: Rule) -> PolicyProblem:
-    return PolicyProblem(
-        rule.origin.policy,
-        rule.origin.path,
-        "toFQDNs is not enforced by this version: the rule allows nothing",
-        "name the addresses with toCIDR",
-    )
 
 
 def _missing_references(program: Program, resolver: PeerResolver) -> Iterable[PolicyProblem]:

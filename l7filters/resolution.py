@@ -3,6 +3,9 @@
 Owns: which policies put a direction in default deny, and which peers need a trie of their own beside ANY's. Must not know the
 subject's number: every subject that the same policies select shares one resolution.
 
+A subject that may reach servers by name has a trie for each set of names (an identity of its own, see population.py), made of the
+rules for those names, for any peer and for all of the world; precedence.py says how those of one port are united.
+
 Readers look at a peer's own trie first and at ANY's only when the peer has none that covers the port. So a peer's trie is
 complete: it repeats what the rules for any peer say. A peer whose trie would equal ANY's gets none.
 """
@@ -19,12 +22,13 @@ from l7filters.ports import ANY_PORT, PortNumber, PortPrefix, trie_order
 from l7filters.precedence import Stance
 from l7filters.program import ResolvedProgram, Statement
 from l7filters.trie import Placement, Trie, build_trie
-from l7filters.world import Enforcement
+from l7filters.world import DEFAULT_FQDN_PORTS, Enforcement, FqdnPorts
 
 ALLOW_ALL = Trie({ANY_PORT: Allow()})
 """A direction that no policy selects: one explicit entry, so that readers need no rule for what is absent."""
 
-TrieKey = tuple[frozenset[Placement], Stance]
+TrieKey = tuple[frozenset[Placement], Stance, frozenset[Placement]]
+"""What covers, what holds for the whole direction, and all that may be reached by name (for tries of names)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +38,8 @@ class Resolution:
     direction: Direction
     any_peer: Trie
     peers: Mapping[IdentityNumber, Trie] = field(default_factory=dict)
+    unmet: tuple[PolicyProblem, ...] = ()
+    """What is asked for of the direction as a whole and can't be had."""
 
     def trie(self, peer: IdentityNumber) -> Trie:
         """Return the trie that decides for ``peer``."""
@@ -49,6 +55,7 @@ class Resolution:
 
     def problems(self) -> Iterable[PolicyProblem]:
         """Yield what could not be realised, with repeats."""
+        yield from self.unmet
         for trie in self.tries():
             yield from trie.problems
 
@@ -63,12 +70,16 @@ class SubjectTraits:
     enforcement: Enforcement
     names: tuple[PortNumber, ...] = ()
     unredirectable: str = ""
+    nameless: str = ""
+    """Why names mean nothing for this subject's egress, or empty."""
+    ports: FqdnPorts = DEFAULT_FQDN_PORTS
 
 
 def stance_of(direction: Direction, selecting: Sequence[ResolvedProgram], traits: SubjectTraits) -> Stance | None:
     """Return what holds for the whole direction; None when everything is simply allowed."""
     relevant = [program for program in selecting if _touches(program, direction)]
     always = traits.enforcement is Enforcement.ALWAYS
+    named = direction is Direction.EGRESS and not traits.nameless and any(one.speaks_of_names for one in relevant)
     if traits.enforcement is Enforcement.NEVER or not (relevant or always):
         return None
     denying = [program for program in relevant if direction in program.program.policy.default_deny]
@@ -78,6 +89,9 @@ def stance_of(direction: Direction, selecting: Sequence[ResolvedProgram], traits
         audited=any(program.program.audit for program in relevant),
         shadow_open=not always and not denying,
         unredirectable=traits.unredirectable,
+        nameless=traits.nameless,
+        watches_names=bool(named),
+        ports=traits.ports if named else DEFAULT_FQDN_PORTS,
     )
 
 
@@ -93,22 +107,29 @@ def resolve_direction(
         return UNSELECTED[direction]
     to_any: list[Placement] = []
     to_peer: dict[IdentityNumber, list[Placement]] = {}
+    by_name: dict[IdentityNumber, list[Placement]] = {}
+    outside: list[Placement] = []
     for program in selecting:
         for statement in program.statements(direction):
             placement = _placement(statement, traits)
             if statement.peers is None:
                 to_any.append(placement)
-            else:
-                for peer in statement.peers:
-                    to_peer.setdefault(peer, []).append(placement)
+                continue
+            if placement.clause.names and not stance.watches_names:
+                continue
+            if statement.outside:
+                outside.append(placement)
+            table = by_name if placement.clause.names else to_peer
+            for peer in statement.peers:
+                table.setdefault(peer, []).append(placement)
     everyone = frozenset(to_any)
     any_peer = _trie(everyone, stance, tries)
-    peers: dict[IdentityNumber, Trie] = {}
-    for peer, placements in to_peer.items():
-        trie = _trie(everyone.union(placements), stance, tries)
-        if trie is not any_peer and trie.nodes != any_peer.nodes:
-            peers[peer] = trie
-    return Resolution(direction, any_peer, peers)
+    peers = {peer: _trie(everyone.union(some), stance, tries) for peer, some in to_peer.items()}
+    kin = frozenset(placement for some in by_name.values() for placement in some)
+    peers.update({name: _trie(everyone.union(outside, some), stance, tries, kin) for name, some in by_name.items()})
+    own = {peer: trie for peer, trie in peers.items() if trie is not any_peer and trie.nodes != any_peer.nodes}
+    problems = _nameless_problems(selecting, traits) if direction is Direction.EGRESS else ()
+    return Resolution(direction, any_peer, own, problems)
 
 
 def entry_rows(egress: Resolution, ingress: Resolution) -> Iterable[tuple[IdentityNumber, Direction, PortPrefix, EntryVerdict]]:
@@ -133,9 +154,26 @@ def _placement(statement: Statement, traits: SubjectTraits) -> Placement:
     return Placement(statement.item.clause, statement.item.prefixes_with(traits.names))
 
 
-def _trie(placements: frozenset[Placement], stance: Stance, tries: MutableMapping[TrieKey, Trie]) -> Trie:
-    key = (placements, stance)
+def _nameless_problems(selecting: Sequence[ResolvedProgram], traits: SubjectTraits) -> tuple[PolicyProblem, ...]:
+    """Return a problem for every rule with names, if they mean nothing here: it then allows nothing."""
+    origins = {
+        statement.placement.clause.origin: None
+        for program in selecting
+        for statement in program.egress
+        if traits.nameless and statement.placement.clause.names
+    }
+    hint = "name the addresses with toCIDR, or run the workload in a network namespace of its own"
+    return tuple(PolicyProblem(each.policy, each.path, traits.nameless, hint) for each in origins)
+
+
+def _trie(
+    placements: frozenset[Placement],
+    stance: Stance,
+    tries: MutableMapping[TrieKey, Trie],
+    kin: frozenset[Placement] = frozenset(),
+) -> Trie:
+    key = (placements, stance, kin)
     trie = tries.get(key)
     if trie is None:
-        trie = tries[key] = build_trie(placements, stance)
+        trie = tries[key] = build_trie(placements, stance, kin)
     return trie

@@ -16,6 +16,7 @@ from l7filters.ir import SlotKey
 from l7filters.model import L7Protocol
 from l7filters.population import network_order
 from l7filters.slots import SLOT_MAX, SlotTable
+from proxylib.dns.rules import NameSelector, PatternError
 
 FORMAT_VERSION = 1
 
@@ -31,6 +32,7 @@ def dump_identities(table: IdentityTable) -> str:
             "number": number,
             "labels": dict(label_set.labels),
             "cidrs": [str(network) for network in sorted(label_set.cidrs, key=network_order)],
+            **({} if label_set.fqdn is None else {"fqdn": _fqdn_json(label_set.fqdn)}),
         }
         for label_set, number in sorted(table.numbers.items(), key=lambda item: item[1])
     ]
@@ -52,10 +54,29 @@ def load_identities(text: str) -> IdentityTable:
             cidrs = frozenset(ip_network(_string(text)) for text in _list(identity, "cidrs"))
         except ValueError as error:
             raise SavedTableError(f"identity {number}: {error}") from error
-        numbers[LabelSet(tuple(sorted((key, str(value)) for key, value in labels.items())), cidrs)] = IdentityNumber(number)
+        fqdn = _fqdn(identity["fqdn"]) if "fqdn" in identity else None
+        numbers[LabelSet(tuple(sorted((key, str(value)) for key, value in labels.items())), cidrs, fqdn)] = IdentityNumber(number)
     if len(set(numbers.values())) != len(_list(document, "identities")):
         raise SavedTableError("a number or a label set is there twice")
     return IdentityTable(numbers, next_number)
+
+
+def _fqdn_json(names: NameSelector) -> dict[str, object]:
+    found: dict[str, object] = {"except": list(names.excepts)}
+    if names.match_name is not None:
+        found["matchName"] = names.match_name
+    if names.match_pattern is not None:
+        found["matchPattern"] = names.match_pattern
+    return found
+
+
+def _fqdn(item: object) -> NameSelector:
+    names = _mapping(item)
+    given = [_string(names[key]) if key in names else None for key in ("matchName", "matchPattern")]
+    try:
+        return NameSelector(given[0], given[1], tuple(_string(each) for each in _list(names, "except")))
+    except PatternError as error:
+        raise SavedTableError(str(error)) from error
 
 
 def dump_slots(table: SlotTable) -> str:

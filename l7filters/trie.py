@@ -6,14 +6,16 @@ precedence.py's. Must not know identities: the same trie serves every (subject, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from l7filters.ir import Deny, EntryVerdict, PolicyProblem, Redirect, Slot, SlotKey
-from l7filters.ports import ANY_PORT, PortPrefix, ancestors, trie_order
-from l7filters.precedence import Clause, Resolved, Stance, resolve
+from l7filters.model import L7Protocol, Protocol
+from l7filters.ports import ANY_PORT, PORT_BITS, PortPrefix, ancestors, trie_order
+from l7filters.precedence import Clause, Place, Resolved, Stance, resolve
 
 DEFAULT_DENY = Deny()
+DNS_PORT = 53
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,25 +51,35 @@ class Trie:
         return bool(self.slots)
 
 
-def build_trie(placements: Iterable[Placement], stance: Stance) -> Trie:
-    """Resolve every node that ``placements`` mention and keep those that change something."""
-    clauses_at: dict[PortPrefix, list[Clause]] = {ANY_PORT: []}
-    for placement in placements:
-        for prefix in placement.prefixes:
-            clauses_at.setdefault(prefix, []).append(placement.clause)
+def build_trie(placements: Iterable[Placement], stance: Stance, kin: Collection[Placement] = ()) -> Trie:
+    """Resolve every node that ``placements`` mention and keep those that change something.
+
+    ``kin``: all that the subject may reach by name, where ``placements`` are about something reached by name.
+    """
+    carried = _carried(stance, by_name=bool(kin))
+    quic = {PortPrefix(int(Protocol.UDP), port, PORT_BITS) for port in stance.ports.tls} if kin else set()
+    at: dict[PortPrefix, set[Clause]] = {ANY_PORT: set(), **{prefix: set() for prefix in (*carried, *quic)}}
+    kin_at: dict[PortPrefix, set[Clause]] = {}
+    for some, table in ((placements, at), (kin, kin_at)):
+        for placement in some:
+            for prefix in placement.prefixes:
+                at.setdefault(prefix, set())
+                table.setdefault(prefix, set()).add(placement.clause)
     nodes: dict[PortPrefix, EntryVerdict] = {}
     slots: dict[SlotKey, Slot] = {}
     problems: dict[PolicyProblem, None] = {}
-    resolved_by_clauses: dict[frozenset[Clause], Resolved] = {}
-    above: dict[PortPrefix, frozenset[Clause]] = {}
+    known: dict[tuple[frozenset[Clause], Place], Resolved] = {}
+    above: dict[PortPrefix, tuple[frozenset[Clause], frozenset[Clause]]] = {}
     effective: dict[PortPrefix, EntryVerdict] = {}
-    for prefix in sorted(clauses_at, key=trie_order):
+    for prefix in sorted(at, key=trie_order):
         parent = _parent(prefix, above)
-        covering = frozenset(clauses_at[prefix]) | (above[parent] if parent is not None else frozenset())
-        above[prefix] = covering
-        resolved = resolved_by_clauses.get(covering)
+        covering, kin_covering = above[parent] if parent is not None else (frozenset[Clause](), frozenset[Clause]())
+        covering, kin_covering = covering | at[prefix], kin_covering | kin_at.get(prefix, set())
+        above[prefix] = covering, kin_covering
+        place = Place(carried.get(prefix), kin_covering, prefix in quic)
+        resolved = known.get((covering, place))
         if resolved is None:
-            resolved = resolved_by_clauses[covering] = resolve(covering, stance)
+            resolved = known[covering, place] = resolve(covering, stance, place)
             problems.update(dict.fromkeys(resolved.problems))
         effective[prefix] = resolved.verdict
         if resolved.verdict == (effective[parent] if parent is not None else DEFAULT_DENY):
@@ -89,6 +101,19 @@ def meeting_slots(egress: Trie, ingress: Trie) -> frozenset[tuple[SlotKey, SlotK
         if isinstance(sent, Redirect) and isinstance(received, Redirect):
             met.add((sent.slot, received.slot))
     return frozenset(met)
+
+
+def _carried(stance: Stance, *, by_name: bool) -> dict[PortPrefix, L7Protocol]:
+    """Return what single ports are known to carry, as far as it matters: where names are asked for, and where they are sent."""
+    if not stance.watches_names:
+        return {}
+    carried: dict[PortPrefix, L7Protocol] = {}
+    if by_name:
+        tcp = int(Protocol.TCP)
+        carried.update({PortPrefix(tcp, port, PORT_BITS): L7Protocol.HTTP for port in stance.ports.http})
+        carried.update({PortPrefix(tcp, port, PORT_BITS): L7Protocol.TLS for port in stance.ports.tls})
+    carried.update({PortPrefix(int(each), DNS_PORT, PORT_BITS): L7Protocol.DNS for each in (Protocol.TCP, Protocol.UDP)})
+    return carried
 
 
 def _parent(prefix: PortPrefix, known: Mapping[PortPrefix, object]) -> PortPrefix | None:

@@ -93,6 +93,20 @@ class Enforcement(StrEnum):
     NEVER = "never"
 
 
+@dataclass(frozen=True, slots=True)
+class FqdnPorts:
+    """TCP ports on which a server reached by name (``toFQDNs``) is also asked for that name, whatever the rule says of L7.
+
+    Many names share an address: on these ports the proxy sees which one is meant (``tls``: SNI; ``http``: Host).
+    """
+
+    tls: tuple[int, ...] = (443,)
+    http: tuple[int, ...] = (80,)
+
+
+DEFAULT_FQDN_PORTS = FqdnPorts()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """One consistent state of everything. ``revision`` grows by one with every change."""
@@ -105,3 +119,4 @@ class World:
     cidr_groups: tuple[CidrGroup, ...] = ()
     remote_nodes: tuple[Node, ...] = ()
     enforcement: Enforcement = Enforcement.DEFAULT
+    fqdn_ports: FqdnPorts = DEFAULT_FQDN_PORTS

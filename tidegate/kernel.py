@@ -20,6 +20,7 @@ from bpf_redirect.events import EventReader, EventTotals
 from bpf_redirect.maps import MapSizes
 from l7filters.identity import IdentityNumber
 from l7filters.mapstate import MapState
+from l7filters.model import Protocol
 from l7filters.world import Address, World
 from tidegate import surroundings
 from tidegate.config import DenyResponse, NodeConfig
@@ -183,10 +184,15 @@ class KernelSide:
         """The proxy ports that listen on every loopback address Envoy was given."""
         return self._datapath.listening_ports()
 
+    def dns_ports(self) -> frozenset[int]:
+        """The proxy ports on which the DNS proxy takes questions."""
+        return self._datapath.dns_ports()
+
     def proxied_connections(self) -> Iterable[ProxiedConnection]:
         """The connections that were given to slots."""
         for entry in self._datapath.conntrack_entries():
-            if entry.kind is ConntrackKind.REDIRECT:
+            # A datagram to the DNS proxy belongs to no connection: the next one is judged anew by itself.
+            if entry.kind is ConntrackKind.REDIRECT and entry.protocol == Protocol.TCP:
                 yield _proxied(entry)
         for connection in self._datapath.workload_connections():
             yield self._proxied_workload(connection)
@@ -257,6 +263,7 @@ def _proxied(entry: ConntrackEntry) -> ProxiedConnection:
         destination=entry.destination,
         destination_port=entry.destination_port,
         slot_id=entry.slot,
+        name=IdentityNumber(entry.name_identity) if entry.name_identity else None,
     )
 
 

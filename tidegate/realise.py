@@ -6,8 +6,8 @@ and of the policy maps. One call of ``realise`` or ``settle`` at a time, by the 
 The order of one realisation:
 
 1. compile; number the slots; **save the numbering**, so that a restart finds the numbers that kernel and Envoy use;
-2. publish to Envoy the new content beside whatever slots are still in use; wait until Envoy has accepted (or refused) it and
-   the sockets of new slots listen;
+2. publish to Envoy, and to the DNS proxy what is its own, the new content beside whatever slots are still in use; wait until
+   Envoy has accepted (or refused) it and the sockets of new slots listen;
 3. write the maps. A slot that is not ready is left out, so its flows are dropped with reason ``slot_not_ready``;
 4. close the connections that sit in a slot which is no longer theirs, or were let in under a server name that no rule gives any
    more: their verdicts would be stale. Also after a start, and after a realisation that failed half way: what moved is unknown;
@@ -34,6 +34,7 @@ from l7filters.identity import IdentityNumber, IdentityTable
 from l7filters.ir import CompiledPolicy, PolicyProblem, Slot, SlotKey
 from l7filters.lookup import EntryTable
 from l7filters.mapstate import DeriveMemo, MapState, rederive
+from l7filters.model import L7Protocol
 from l7filters.slots import SlotAssignment, SlotTable, assign
 from l7filters.world import World
 from tidegate.attribution import WorldIndex
@@ -64,6 +65,9 @@ class Kernel(Protocol):
 
     def listening_ports(self) -> frozenset[int]:
         """The proxy ports that listen on every loopback address Envoy was given."""
+
+    def dns_ports(self) -> frozenset[int]:
+        """The proxy ports on which the DNS proxy takes questions, by UDP and TCP."""
 
     def proxied_connections(self) -> Iterable[ProxiedConnection]:
         """The connections that were given to slots."""
@@ -128,14 +132,47 @@ class Realisation:
     surroundings: Surroundings = Surroundings()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsInputs:
+    """What the DNS proxy's rules follow from."""
+
+    compiled: CompiledPolicy
+    table: SlotTable
+    surroundings: Surroundings
+
+
+class DnsProxy(Protocol):
+    """What is needed of the DNS proxy's side: it judges the slots that speak DNS, and grants names."""
+
+    def publish(self, rules: DnsInputs, before: DnsInputs | None) -> None:
+        """Give it the rules; blocks on the disk. ``before``: what the kernel still goes by, to be kept beside them."""
+
+
+class NoDnsProxy:
+    """Stands in where there is none: slots that speak DNS never become ready, so what leads there is closed."""
+
+    def publish(self, rules: DnsInputs, before: DnsInputs | None) -> None:
+        """Do nothing."""
+
+
 class Realiser:
     """Carries out realisations, one after the other."""
 
     def __init__(
-        self, *, kernel: Kernel, envoy: Envoy, numbering: Numbering, identities: IdentityTable, slots: SlotTable, port_min: int
+        self,
+        *,
+        kernel: Kernel,
+        envoy: Envoy,
+        numbering: Numbering,
+        identities: IdentityTable,
+        slots: SlotTable,
+        port_min: int,
+        dns: DnsProxy | None = None,
     ) -> None:
         self._kernel = kernel
         self._envoy = envoy
+        self._dns = dns or NoDnsProxy()
+        self._dns_inputs: DnsInputs | None = None
         self._numbering = numbering
         self._identities = identities
         self._table = slots
@@ -168,11 +205,15 @@ class Realiser:
         self._problems = (*compiled.problems, *assignment.problems())
         self._translate(compiled, translator)
         changed = self._publish(translator)
+        dns = DnsInputs(compiled=compiled, table=assignment.table, surroundings=surroundings)
+        await asyncio.to_thread(self._dns.publish, dns, self._dns_inputs)
         if changed:
             await self._envoy.wait_acked(changed, ACK_TIMEOUT_S)
         await self._await_listeners()
         self._map_inputs = (world, surroundings)
         await self._write_maps()
+        self._dns_inputs = dns
+        await asyncio.to_thread(self._dns.publish, dns, None)
         if self._stale_unseen:
             await self._mark_stale()
         self._retire(assignment)
@@ -229,6 +270,9 @@ class Realiser:
             if before is not None and takes_server_names_away(before.slot, slot):
                 self._narrowed |= {slot_id}
                 self._stale_unseen = True
+            if key.protocol is L7Protocol.DNS:
+                self._resources.put(slot_id, slot, ())
+                continue
             translation = translator.slot(slot, slot_id)
             if translation.errors:
                 self._errors[key] = translation.errors
@@ -253,29 +297,41 @@ class Realiser:
         deadline_s = time.monotonic() + LISTEN_TIMEOUT_S
         while self._resources.unready_ids():
             outstanding = await self._find_ready()
-            if not self._accepted() or time.monotonic() >= deadline_s:
+            if not (self._accepted() or self._unready_dns()) or time.monotonic() >= deadline_s:
                 return
             if not outstanding:
                 await asyncio.sleep(LISTEN_POLL_S)
 
     async def _find_ready(self) -> bool:
         """Mark the slots ready that Envoy accepted and listens for; tell whether there was one."""
-        accepted = self._accepted()
-        if not accepted:
-            return False
-        ports = await asyncio.to_thread(self._kernel.listening_ports)
-        ready = [slot_id for slot_id in accepted if self._port_min + slot_id in ports]
+        ready: list[int] = []
+        for outstanding, ports_of in (
+            (self._accepted(), self._kernel.listening_ports),
+            (self._unready_dns(), self._kernel.dns_ports),
+        ):
+            if outstanding:
+                ports = await asyncio.to_thread(ports_of)
+                ready += [slot_id for slot_id in outstanding if self._port_min + slot_id in ports]
         self._resources.mark_ready(ready)
         return bool(ready)
 
     def _accepted(self) -> list[int]:
-        """The slots that are not ready, though Envoy refuses nothing of them and is connected."""
+        """Envoy's slots that are not ready, though Envoy refuses nothing of them and is connected."""
         if not self._envoy.connected:
             return []
         nacks = self._envoy.nacks()
         return [
-            slot_id for slot_id in self._resources.unready_ids() if nacks.keys().isdisjoint(self._resources.live[slot_id].keys())
+            slot_id
+            for slot_id in self._resources.unready_ids()
+            if not self._is_dns(slot_id) and nacks.keys().isdisjoint(self._resources.live[slot_id].keys())
         ]
+
+    def _unready_dns(self) -> list[int]:
+        """The DNS proxy's slots that are not ready."""
+        return [slot_id for slot_id in self._resources.unready_ids() if self._is_dns(slot_id)]
+
+    def _is_dns(self, slot_id: int) -> bool:
+        return self._resources.live[slot_id].slot.key.protocol is L7Protocol.DNS
 
     # ---- the kernel's side ------------------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ Address = IPv4Address | IPv6Address
 class ProxiedConnection:
     """A client's connection that the kernel gave to a slot.
 
-    ``workload``: the identity of the host workload that made it; its address is this host's and says nothing.
+    ``workload``: the identity of the host workload that made it; its address is this host's and says nothing. ``name``: the
+    identity of the name by which it was opened; it holds for as long as the connection, whatever DNS says meanwhile.
     """
 
     source: Address
@@ -31,6 +32,7 @@ class ProxiedConnection:
     destination_port: int
     slot_id: int
     workload: IdentityNumber | None = None
+    name: IdentityNumber | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def takes_server_names_away(before: Slot, after: Slot) -> bool:
 def _names_lost(before: RuleSet, after: RuleSet) -> bool:
     if after.any_server_name:
         return False
-    return before.any_server_name or not set(before.server_names) <= set(after.server_names)
+    lost = not set(before.server_names) <= set(after.server_names) or not set(before.by_name) <= set(after.by_name)
+    return before.any_server_name or lost
 
 
 def _slot_today(
@@ -89,6 +92,7 @@ def _slot_today(
             port=connection.destination_port,
             source_local=source.local,
             destination_local=destination.local,
+            names=() if connection.name is None else (connection.name,),
         )
     )
     if isinstance(outcome, Passed) and outcome.slot is not None:

@@ -15,7 +15,7 @@
 
 #include <linux/types.h>
 
-#define TG_ABI_VERSION 1
+#define TG_ABI_VERSION 2
 
 /* ---- limits ------------------------------------------------------------------------------ */
 
@@ -25,7 +25,10 @@
 #define TG_CGROUP_LEVELS_MAX	  8    /* how deep below the root a selected cgroup may be */
 #define TG_REASONS_MAX		  64   /* length of the reason list, room to grow included */
 #define TG_HOOKS_MAX		  8
+/* Names that one pod may have one address by: CDNs put thousands there, a policy lists a few. */
+#define TG_NAMES_PER_ADDRESS_MAX 16
 
+#define TG_SECOND_NS		  1000000000ULL
 #define TG_TIMEOUT_TCP_NS	  (21600ULL * 1000000000) /* established, idle: 6 h */
 #define TG_TIMEOUT_TCP_SYN_NS	  (60ULL * 1000000000)
 #define TG_TIMEOUT_TCP_CLOSING_NS (10ULL * 1000000000)
@@ -105,7 +108,7 @@ enum tg_reason {
 	TG_FRAGMENT_UNKNOWN = 45,  /* its first fragment was not seen */
 	TG_FRAGMENT_BAD = 46,	   /* first without a whole L4 header, or overlapping it */
 	TG_FRAGMENT_REDIRECT = 47, /* sockets take whole segments only */
-	TG_REDIRECT_PROTOCOL = 48, /* redirect of something that is not TCP */
+	TG_REDIRECT_PROTOCOL = 48, /* redirect of something that is neither TCP nor UDP */
 	TG_SLOT_NOT_READY = 49,	   /* the slot has no port, or its listener was not acknowledged */
 	TG_NO_LISTENER = 50,	   /* nothing listens on the slot's port: is the proxy up? */
 	TG_NO_PAIR = 51,	   /* both ends redirect, and no slot judges both */
@@ -127,7 +130,12 @@ enum tg_reason {
 #define TG_CONFIG_TIME_WAIT_LOOKUP (1 << 2) /* the sk_lookup program is attached */
 
 /* tg_policy_value.flags */
-#define TG_POLICY_WOULD_DENY (1 << 0)
+#define TG_POLICY_WOULD_DENY	(1 << 0)
+#define TG_POLICY_EXPLICIT_DENY (1 << 1) /* asked for: no name that DNS gave overrides it */
+
+/* tg_ipcache_value.flags */
+#define TG_IPCACHE_OUTSIDE                                                                         \
+	(1 << 0) /* neither a pod's nor a node's: names that DNS gave count here */
 
 /* tg_ct.kind */
 enum tg_ct_kind {
@@ -195,8 +203,9 @@ _Static_assert(sizeof(struct tg_ipcache_key) == 20, "tg_ipcache_key");
 struct tg_ipcache_value {
 	__u32 identity;
 	__u32 ifindex; /* of the local endpoint; 0: not local */
+	__u32 flags;
 };
-_Static_assert(sizeof(struct tg_ipcache_value) == 8, "tg_ipcache_value");
+_Static_assert(sizeof(struct tg_ipcache_value) == 12, "tg_ipcache_value");
 
 /*
  * The field order is the meaning: a longest-prefix match over (subject, peer, direction) exactly,
@@ -222,6 +231,28 @@ struct tg_policy_value {
 	__u16 slot;
 };
 _Static_assert(sizeof(struct tg_policy_value) == 4, "tg_policy_value");
+
+/*
+ * tg_names: what DNS told a pod about an address: the identities of the names that its policy lists
+ * and that have this address, until when. The pod is its interface, so an answer to one opens
+ * nothing for another. The first entry with identity 0 ends the list.
+ */
+struct tg_names_key {
+	__u32 ifindex;
+	struct tg_address address;
+};
+_Static_assert(sizeof(struct tg_names_key) == 20, "tg_names_key");
+
+struct tg_grant {
+	__u32 identity;
+	__u32 expires_s; /* of the clock of bpf_ktime_get_ns, CLOCK_MONOTONIC */
+};
+_Static_assert(sizeof(struct tg_grant) == 8, "tg_grant");
+
+struct tg_names {
+	struct tg_grant grants[TG_NAMES_PER_ADDRESS_MAX];
+};
+_Static_assert(sizeof(struct tg_names) == 128, "tg_names");
 
 struct tg_slot {
 	__be16 port_be;
@@ -268,7 +299,8 @@ struct tg_ct {
 	__u8 kind;
 	__u8 flags;
 	__u8 tcp_seen;
-	__u8 pad[5];
+	__u8 pad;
+	__u32 name_identity; /* of the name that opened it; 0: none was needed */
 };
 _Static_assert(sizeof(struct tg_ct) == 56, "tg_ct");
 
@@ -325,7 +357,8 @@ struct tg_event {
 	__u8 protocol;
 	__u8 tcp_flags;
 	__u8 flags;
-	__u8 pad[7];
+	__u8 pad[3];
+	__u32 name_identity; /* of the name that allowed it; 0: none */
 };
 _Static_assert(sizeof(struct tg_event) == 80, "tg_event");
 

@@ -121,6 +121,7 @@ static __always_inline bool tg_ct_create(const struct tg_ct_key *key, bool sourc
 		.flags = flags | (source_is_high ? TG_CT_FROM_HIGH : 0) |
 			 (judgement->would_deny ? TG_CT_WOULD_DENY : 0),
 		.tcp_seen = tg_is_opening(packet) ? TG_SEEN_SYN : 0,
+		.name_identity = judgement->name_identity,
 	};
 
 	return bpf_map_update_elem(TG_MAP(tg_conntrack), (void *)key, &ct, BPF_ANY) == 0;

@@ -108,6 +108,7 @@ static __always_inline void tg_tell(const struct tg_packet *packet, const struct
 	event->protocol = packet->protocol;
 	event->tcp_flags = packet->tcp_flags;
 	event->flags = flags;
+	event->name_identity = judgement->name_identity;
 	bpf_ringbuf_submit(event, 0);
 }
 

@@ -19,6 +19,7 @@
  * tg_events      ring of tg_event                    events        agent
  * tg_connects    socket cookie -> tg_connect         connect       sockops; LRU
  * tg_origins     tg_origin_key -> tg_connect         sockops       getsockopt, getpeername; LRU
+ * tg_names       tg_names_key -> tg_names            DNS proxy     judge
  * tg_listeners   proxy port -> listening socket      sockops       time_wait (sk_lookup)
  */
 #ifndef TG_MAPS_H

@@ -8,11 +8,39 @@
 /* The compiler may not move memory accesses across. */
 #define barrier() asm volatile("" ::: "memory")
 
+/*
+ * Making the verifier forget what it knows of a number, where that would have it try every case of
+ * what follows again for every case of what came before. A number that was combined twice with one
+ * that it does not know is the same number, and unknown to it.
+ */
+struct tg_unknown {
+	__u32 once;
+	__u32 twice;
+};
+
+static __always_inline struct tg_unknown tg_unknown_of(__u32 number)
+{
+	struct tg_unknown unknown = {.once = number, .twice = number};
+
+	asm volatile("" : "+r"(unknown.once), "+r"(unknown.twice));
+	return unknown;
+}
+
+static __always_inline __u32 tg_forget(__u32 number, struct tg_unknown unknown)
+{
+	number ^= unknown.once;
+	asm volatile("" : "+r"(number));
+	return number ^ unknown.twice;
+}
+
 #define TG_ETHERTYPE_IPV4 0x0800
 #define TG_ETHERTYPE_ARP  0x0806
 #define TG_ETHERTYPE_VLAN 0x8100
 #define TG_ETHERTYPE_IPV6 0x86dd
 #define TG_ETHERTYPE_QINQ 0x88a8
+
+#define TG_AF_INET  2
+#define TG_AF_INET6 10
 
 #define TG_PROTO_HOP_BY_HOP 0
 #define TG_PROTO_ICMP	    1
@@ -60,6 +88,7 @@ struct tg_packet {
 struct tg_judgement {
 	__u32 source_identity;
 	__u32 destination_identity;
+	__u32 name_identity; /* of the name that decided, where the address alone did not */
 	__u16 slot;
 	__u16 reason; /* of a deny */
 	__u8 verdict; /* enum tg_verdict */

@@ -346,11 +346,21 @@ static __always_inline enum tg_reason tg_parse_ipv6(struct tg_cursor *cursor,
 }
 
 /*
- * Fill `packet` from `skb`. `link_bytes` is the size of the link header (0 at cgroup hooks).
- * Returns TG_OK, TG_LINK (let it pass, nothing else is filled in) or a reason to drop.
+ * There are some dozen ways through a packet's headers, and each leaves other constants behind, with
+ * which the verifier would go through all that follows once more.
  */
-static __always_inline enum tg_reason tg_parse(struct __sk_buff *skb, struct tg_packet *packet,
-					       __u32 link_bytes)
+static __always_inline void tg_forget_packet(struct __sk_buff *skb, struct tg_packet *packet)
+{
+	volatile __u32 *words = (volatile __u32 *)packet;
+	struct tg_unknown unknown = tg_unknown_of(skb->hash);
+
+#pragma unroll
+	for (int i = 0; i < sizeof(*packet) / sizeof(*words); i++)
+		words[i] = tg_forget(words[i], unknown);
+}
+
+static __always_inline enum tg_reason tg_parse_ip(struct __sk_buff *skb, struct tg_packet *packet,
+						  __u32 link_bytes)
 {
 	struct tg_cursor cursor = {.skb = skb, .offset = link_bytes};
 	__u16 ethertype = bpf_ntohs((__be16)skb->protocol);
@@ -374,6 +384,19 @@ static __always_inline enum tg_reason tg_parse(struct __sk_buff *skb, struct tg_
 	default:
 		return TG_UNKNOWN_ETHERTYPE;
 	}
+}
+
+/*
+ * Fill `packet` from `skb`. `link_bytes` is the size of the link header (0 at cgroup hooks).
+ * Returns TG_OK, TG_LINK (let it pass, nothing else is filled in) or a reason to drop.
+ */
+static __always_inline enum tg_reason tg_parse(struct __sk_buff *skb, struct tg_packet *packet,
+					       __u32 link_bytes)
+{
+	enum tg_reason reason = tg_parse_ip(skb, packet, link_bytes);
+
+	tg_forget_packet(skb, packet);
+	return reason;
 }
 
 #endif

@@ -75,10 +75,14 @@ static __always_inline struct tg_question tg_ask(const struct tg_packet *packet,
 {
 	struct tg_question question = {.protocol = packet->protocol, .port_be = port_be};
 
-	question.source = tg_whois(backward ? &packet->destination : &packet->source);
-	question.destination = tg_whois(backward ? &packet->source : &packet->destination);
-	if (!backward && tg_is_to_many(&packet->destination))
+	question.source_address = backward ? &packet->destination : &packet->source;
+	question.destination_address = backward ? &packet->source : &packet->destination;
+	question.source = tg_whois(question.source_address);
+	question.destination = tg_whois(question.destination_address);
+	if (!backward && tg_is_to_many(&packet->destination)) {
 		question.destination.identity = TG_IDENTITY_HOST;
+		question.destination.flags = 0;
+	}
 	question.source_is_local = question.source.ifindex != 0;
 	question.destination_is_local = question.destination.ifindex != 0;
 	return question;
@@ -89,6 +93,7 @@ static __always_inline struct tg_judgement tg_recall(const struct tg_ct *ct)
 	struct tg_judgement judgement = {
 		.source_identity = ct->source_identity,
 		.destination_identity = ct->destination_identity,
+		.name_identity = ct->name_identity,
 		.slot = ct->slot,
 		.reason = TG_POLICY_DENIED,
 		.verdict = ct->flags & TG_CT_DENIED	? TG_DENY
@@ -112,6 +117,10 @@ static __always_inline enum tg_reason tg_rejudge(struct tg_ct *ct, __u8 protocol
 	if (judgement->verdict == TG_DENY) {
 		flags |= TG_CT_DENIED;
 		reason = judgement->reason;
+	} else if (protocol == TG_PROTO_UDP) {
+		/* Datagrams stand alone: the next one simply goes where it should. */
+		ct->kind = judgement->verdict == TG_REDIRECT ? TG_CT_REDIRECT : TG_CT_DIRECT;
+		ct->slot = judgement->slot;
 	} else if (judgement->verdict == TG_REDIRECT && ct->kind == TG_CT_DIRECT) {
 		if (protocol == TG_PROTO_TCP) {
 			ct->kind = TG_CT_RESET;
@@ -121,6 +130,9 @@ static __always_inline enum tg_reason tg_rejudge(struct tg_ct *ct, __u8 protocol
 			reason = TG_REDIRECT_PROTOCOL;
 		}
 	}
+	/* Judged by its name it keeps it, though DNS may have taken it back meanwhile. */
+	if (judgement->verdict != TG_DENY)
+		ct->name_identity = judgement->name_identity;
 	ct->source_identity = judgement->source_identity;
 	ct->destination_identity = judgement->destination_identity;
 	ct->flags = flags;
@@ -174,7 +186,7 @@ tg_police_new(const struct tg_packet *packet, const struct tg_ct_key *key, bool 
 		return judgement->reason;
 	if (redirect && adopt)
 		return TG_CT_MISSING;
-	if (redirect && packet->protocol != TG_PROTO_TCP)
+	if (redirect && packet->protocol != TG_PROTO_TCP && packet->protocol != TG_PROTO_UDP)
 		return TG_REDIRECT_PROTOCOL;
 	if (redirect && packet->fragment != TG_WHOLE)
 		return TG_FRAGMENT_REDIRECT;
@@ -243,7 +255,7 @@ static __always_inline enum tg_reason tg_relate(struct __sk_buff *skb,
 				       (ct->epoch == config->epoch && !(ct->flags & TG_CT_DENIED))
 			       ? TG_RELATED
 			       : TG_CT_MISSING;
-	if (quoted.protocol == TG_PROTO_TCP) {
+	if (quoted.protocol == TG_PROTO_TCP || quoted.protocol == TG_PROTO_UDP) {
 		struct tg_packet reply = quoted;
 
 		reply.source = quoted.destination;
@@ -269,6 +281,7 @@ static __always_inline enum tg_reason tg_police_judge(const struct tg_packet *pa
 		tg_ask(packet, is_reply, ct ? ct->policy_port_be : tg_policy_port_be(packet));
 	enum tg_reason reason;
 
+	question.name_identity = ct ? ct->name_identity : 0;
 	*judgement = tg_judge(&question);
 	if (adopt) {
 		struct tg_question back = tg_reverse(&question);
@@ -301,6 +314,8 @@ tg_police_socket(struct __sk_buff *skb, const struct tg_packet *packet,
 	*judgement = tg_judge(&question);
 	if (judgement->verdict == TG_REDIRECT)
 		return tg_deliver_to_socket(skb, packet, config, hook);
+	if (packet->protocol == TG_PROTO_UDP)
+		return TG_CT_MISSING; /* the client has no socket: it may not ask that server (any more) */
 	question = tg_ask(packet, false, packet->destination_port_be);
 	*judgement = tg_judge(&question);
 	if (judgement->verdict == TG_DENY)
@@ -355,7 +370,7 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 	}
 	if (ct && ct->kind == TG_CT_REDIRECT && is_reply)
 		return tg_deliver_to_socket(skb, packet, config, hook);
-	if (!ct && packet->protocol == TG_PROTO_TCP && !opening && tg_has_socket(skb, packet) &&
+	if (!ct && !opening && tg_has_socket(skb, packet) &&
 	    tg_whois(&packet->destination).identity != TG_IDENTITY_HOST)
 		return tg_police_socket(skb, packet, config, &key, source_is_high, judgement, hook,
 					epoch, now_ns);

@@ -67,14 +67,57 @@ static __always_inline enum tg_reason tg_assign(struct __sk_buff *skb, struct bp
 	return TG_REDIRECTED;
 }
 
+static __always_inline bool tg_differ(const struct tg_address *a, const struct tg_address *b)
+{
+	return a->words[0] != b->words[0] || a->words[1] != b->words[1] ||
+	       a->words[2] != b->words[2] || a->words[3] != b->words[3];
+}
+
+/*
+ * Whether a UDP socket is connected to the packet's source and bound to its destination, address and
+ * port: one that takes anything, as this host's services have, would take what is a pod's.
+ */
+static __always_inline bool tg_is_exact(const struct bpf_sock *socket,
+					const struct tg_packet *packet)
+{
+	/* Read before any branch, or the compiler computes with a pointer that must stay as it is. */
+	struct tg_address bound = {
+		{socket->src_ip6[0], socket->src_ip6[1], socket->src_ip6[2], socket->src_ip6[3]}};
+	struct tg_address connected = {
+		{socket->dst_ip6[0], socket->dst_ip6[1], socket->dst_ip6[2], socket->dst_ip6[3]}};
+	__u32 family = socket->family, bound4 = socket->src_ip4, connected4 = socket->dst_ip4;
+	__u32 bound_port = socket->src_port;
+	__be16 connected_port_be = socket->dst_port;
+
+	barrier();
+	if (bound_port != bpf_ntohs(packet->destination_port_be) ||
+	    connected_port_be != packet->source_port_be)
+		return false;
+	if (!packet->is_ipv6)
+		return family == TG_AF_INET && bound4 == packet->destination.words[3] &&
+		       connected4 == packet->source.words[3];
+	return !tg_differ(&bound, &packet->destination) && !tg_differ(&connected, &packet->source);
+}
+
 /* Whether a connection's socket is on this host. Costs a socket lookup. */
 static __always_inline bool tg_has_socket(struct __sk_buff *skb, const struct tg_packet *packet)
 {
 	struct bpf_sock_tuple tuple;
 	__u32 size = tg_tuple_of(packet, &tuple);
-	struct bpf_sock *socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *socket;
 	bool found;
 
+	if (packet->protocol == TG_PROTO_UDP) {
+		socket = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		if (!socket)
+			return false;
+		found = tg_is_exact(socket, packet);
+		bpf_sk_release(socket);
+		return found;
+	}
+	if (packet->protocol != TG_PROTO_TCP)
+		return false;
+	socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;
 	found = socket->state != TG_TCP_LISTEN;
@@ -88,8 +131,19 @@ tg_steer_to_socket(struct __sk_buff *skb, const struct tg_packet *packet, bool t
 {
 	struct bpf_sock_tuple tuple;
 	__u32 size = tg_tuple_of(packet, &tuple);
-	struct bpf_sock *socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *socket;
 
+	if (packet->protocol == TG_PROTO_UDP) {
+		socket = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		if (!socket)
+			return TG_CT_MISSING;
+		if (!tg_is_exact(socket, packet)) {
+			bpf_sk_release(socket);
+			return TG_CT_MISSING;
+		}
+		return tg_assign(skb, socket);
+	}
+	socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return TG_CT_MISSING;
 	if (socket->state == TG_TCP_LISTEN ||
@@ -98,6 +152,20 @@ tg_steer_to_socket(struct __sk_buff *skb, const struct tg_packet *packet, bool t
 		return TG_CT_MISSING;
 	}
 	return tg_assign(skb, socket);
+}
+
+/* Whether a UDP socket is bound to the proxy's loopback address, not to any. */
+static __always_inline bool tg_is_on_loopback(const struct bpf_sock *socket, bool is_ipv6)
+{
+	struct tg_address bound = {
+		{socket->src_ip6[0], socket->src_ip6[1], socket->src_ip6[2], socket->src_ip6[3]}};
+	__u32 family = socket->family, bound4 = socket->src_ip4;
+
+	barrier();
+	if (!is_ipv6)
+		return family == TG_AF_INET && bound4 == bpf_htonl(0x7f000001);
+	return !bound.words[0] && !bound.words[1] && !bound.words[2] &&
+	       bound.words[3] == bpf_htonl(1);
 }
 
 /* To the slot's listener. A packet without a connection gets its RST from there. */
@@ -113,6 +181,16 @@ tg_steer_to_listener(struct __sk_buff *skb, const struct tg_packet *packet, __u3
 		return TG_SLOT_NOT_READY;
 	size = tg_tuple_of(packet, &tuple);
 	tg_tuple_to_listener(packet->is_ipv6, slot->port_be, &tuple);
+	if (packet->protocol == TG_PROTO_UDP) {
+		socket = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		if (!socket)
+			return TG_NO_LISTENER;
+		if (!tg_is_on_loopback(socket, packet->is_ipv6)) {
+			bpf_sk_release(socket);
+			return TG_NO_LISTENER;
+		}
+		return tg_assign(skb, socket);
+	}
 	socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return TG_NO_LISTENER;
@@ -133,8 +211,11 @@ static __always_inline enum tg_reason tg_steer(struct __sk_buff *skb,
 					       const struct tg_config *config, __u32 slot_id)
 {
 	bool time_wait_too = !tg_is_opening(packet) || (config->flags & TG_CONFIG_TIME_WAIT_LOOKUP);
-	enum tg_reason reason = tg_steer_to_socket(skb, packet, time_wait_too);
+	enum tg_reason reason;
 
+	if (packet->protocol == TG_PROTO_UDP)
+		return tg_steer_to_listener(skb, packet, slot_id);
+	reason = tg_steer_to_socket(skb, packet, time_wait_too);
 	if (reason != TG_CT_MISSING)
 		return reason;
 	return tg_steer_to_listener(skb, packet, slot_id);

@@ -9,9 +9,6 @@
 #include "events.h"
 #include "policy.h"
 
-#define TG_AF_INET  2
-#define TG_AF_INET6 10
-
 /* The identity of the calling process, 0 if no policy knows its cgroup. */
 static __always_inline __u32 tg_current_workload(void)
 {

@@ -24,6 +24,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from l7filters.envoy import names
 from l7filters.envoy.access_log import tcp_access_log
+from l7filters.envoy.fqdn import server_name_permission
 from l7filters.envoy.matching import all_of, any_of
 from l7filters.envoy.message import duration, from_agent, packed
 from l7filters.envoy.names import Stage
@@ -121,8 +122,12 @@ def tcp_proxy(
 
 def _allowed(rules: RuleSet) -> RBACRules:
     permission = server_names_permission(rules) or Permission(any=True)
-    named = [str(origin) for origin in rules.allow_all] if rules.any_server_name else []
-    policy = Policy(permissions=[permission], principals=[Principal(any=True)])
-    return RBACRules(
-        action=RBACRules.ALLOW, policies=dict.fromkeys(names.policy_names(named) or [names.SERVER_NAMES_POLICY], policy)
-    )
+    listed = [str(origin) for origin in rules.allow_all] if rules.any_server_name else []
+    policies = dict.fromkeys(names.policy_names(listed) or [names.SERVER_NAMES_POLICY], _policy(permission))
+    by_name = names.policy_names([str(rule.origin) for rule in rules.by_name])
+    policies.update(zip(by_name, (_policy(server_name_permission(rule)) for rule in rules.by_name), strict=True))
+    return RBACRules(action=RBACRules.ALLOW, policies=policies)
+
+
+def _policy(permission: Permission) -> Policy:
+    return Policy(permissions=[permission], principals=[Principal(any=True)])

@@ -22,6 +22,7 @@ from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from l7filters.envoy import names
 from l7filters.envoy.faults import Faults
+from l7filters.envoy.fqdn import host_names_permission
 from l7filters.envoy.headers import rule_actions
 from l7filters.envoy.matching import (
     Stance,
@@ -82,6 +83,8 @@ def rule_policy(rule: HttpRule, secrets: Secrets, stance: Stance, faults: Faults
     if rule.host is not None:
         host = rule.host
         hold(lambda: host_permission(host, stance))
+    if rule.names:
+        hold(lambda: host_names_permission(rule.names, stance))
     for header in rule.headers:
         if header.mismatch is MismatchAction.FAIL:
             hold(partial(header_holds, header, secrets, stance))

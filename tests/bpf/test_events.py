@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bpf_redirect import bpf
+from bpf_redirect import abi, bpf
 from bpf_redirect.abi import DropReason, PassReason
 from bpf_redirect.events import VerdictEvent
 from tests.bpf import packets as p
@@ -45,7 +45,7 @@ def one_cpu() -> Iterator[None]:
 
 def send(arena: Arena, destination: str, source_port: int) -> None:
     """One SYN out of pod a."""
-    program = bpf.get(f"{arena.datapath.settings.pin_root}/v1/programs/tg_from_endp")
+    program = bpf.get(f"{arena.datapath.settings.pin_root}/v{abi.ABI_VERSION}/programs/tg_from_endp")
     try:
         packet = p.ip(arena.cluster.pods["a"].ipv4, destination, p.TCP, p.tcp(source_port, PORT))
         bpf.program_run(program, packet, p.skb_context(ifindex=arena.ifindexes["a"]))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf_redirect import attach, bpf, loader, probe
+from bpf_redirect import abi, attach, bpf, loader, probe
 from bpf_redirect.attach import Method, Side
 from bpf_redirect.datapath import Datapath, DatapathSettings
 from bpf_redirect.errors import CompileError, HostError, KernelError, MapFull, PinMissing, VerifierError
@@ -79,13 +79,13 @@ def test_full_map_is_an_error_that_names_it_its_limit_and_the_setting(root: PinR
 
 
 def _ipcache_entry(number: int) -> tuple[bytes, bytes]:
-    return (128).to_bytes(4, sys.byteorder) + bytes(15) + bytes([number]), bytes(8)
+    return (128).to_bytes(4, sys.byteorder) + bytes(15) + bytes([number]), bytes(12)
 
 
 def test_every_map_reads_back_what_was_written(root: PinRoot) -> None:
     loader.load(root, SMALL)
     with Maps.open(root.maps) as maps:
-        entries = {_ipcache_entry(number)[0]: number.to_bytes(8, "little") for number in range(8)}
+        entries = {_ipcache_entry(number)[0]: number.to_bytes(12, "little") for number in range(8)}
         maps["tg_ipcache"].update_all(list(entries.items()))
         assert dict(maps["tg_ipcache"].items()) == entries
         assert maps["tg_ipcache"].delete(next(iter(entries)))
@@ -96,7 +96,7 @@ def test_every_map_reads_back_what_was_written(root: PinRoot) -> None:
 
 def test_maps_that_were_never_loaded_are_missing() -> None:
     with pytest.raises(PinMissing, match="the programs are not loaded"):
-        Maps.open("/sys/fs/bpf/tgtest-nothing/v1/maps")
+        Maps.open(f"/sys/fs/bpf/tgtest-nothing/v{abi.ABI_VERSION}/maps")
 
 
 def test_code_that_does_not_compile_is_an_error_with_its_line(

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf_redirect import bpf
+from bpf_redirect import abi, bpf
 from bpf_redirect.abi import (
     IPV6_EXTENSIONS_MAX,
     MARK_FROM_PROXY,
@@ -81,7 +81,7 @@ class Bench:
     ) -> tuple[Action, dict[Reason, int]]:
         if program not in self.programs:
             root = self.arena.datapath.settings.pin_root
-            self.programs[program] = bpf.get(f"{root}/v1/programs/{program}")
+            self.programs[program] = bpf.get(f"{root}/v{abi.ABI_VERSION}/programs/{program}")
         before = self.arena.counted()
         context = p.skb_context(ifindex=self.arena.ifindexes[pod], ingress_ifindex=ingress, mark=mark)
         result = bpf.program_run(self.programs[program], packet, context)
@@ -451,8 +451,8 @@ def test_audited_flow_is_forwarded_and_counted_once(bench: Bench, version: int) 
 
 
 @VERSIONS
-@pytest.mark.parametrize("protocol", [p.UDP, p.SCTP, p.GRE])
-def test_redirect_of_what_is_not_tcp_is_closed(bench: Bench, version: int, protocol: int) -> None:
+@pytest.mark.parametrize("protocol", [p.SCTP, p.GRE])
+def test_redirect_of_what_is_neither_tcp_nor_udp_is_closed(bench: Bench, version: int, protocol: int) -> None:
     Proxy(bench.arena, SLOT)
     bench.arena.rule("b", Direction.INGRESS, redirect(SLOT))
     bench.arena.apply()
@@ -583,12 +583,15 @@ def test_epoch_takes_a_stale_allow_away_whoever_sends_next(bench: Bench, version
 
 
 @VERSIONS
-def test_known_udp_flow_that_must_be_redirected_is_closed(bench: Bench, version: int) -> None:
+def test_datagrams_of_a_known_flow_go_where_the_policy_of_the_moment_says(bench: Bench, version: int) -> None:
     packet = bench.from_a(version, p.UDP, p.udp(4000, 53))
     bench.expect("tg_from_endp", packet, PassReason.FORWARDED)
     bench.arena.rule("b", Direction.INGRESS, redirect(SLOT), protocol=p.UDP, port=53)
     bench.arena.apply()
-    bench.expect("tg_from_endp", packet, DropReason.REDIRECT_PROTOCOL)
+    bench.expect("tg_from_endp", packet, DropReason.SLOT_NOT_READY)
+    bench.arena.rule("b", Direction.INGRESS, ALLOW, protocol=p.UDP, port=53)
+    bench.arena.apply()
+    bench.expect("tg_from_endp", packet, PassReason.FORWARDED)
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from l7filters.envoy.names import HTTP_RBAC_NAMESPACE
 from l7filters.envoy.secrets import Secrets, SecretValue
 from l7filters.ir import RuleSet, Slot
 from l7filters.model import Direction, MismatchAction, QueryMatch, SecretRef, StringMatch
+from proxylib.dns.rules import NameSelector
 from tests.support.pod import Response, WebSocket
 from tests.support.slots import allowing, everything, exact, header, origin, prefix, regex, rule, slot
 from tests.support.translation_node import TranslationNode, eventually
@@ -68,6 +69,33 @@ def records_of(node: TranslationNode, path: str) -> list[AccessRecord]:
 
 
 # ---- who gets through ---------------------------------------------------------------------------------------------
+
+HOSTS = {
+    "a.example.com": 200,
+    "A.Example.com.:80": 200,
+    "a.example.com:8080": 200,
+    "x.wild.example.com": 200,
+    "bad.wild.example.com": 403,
+    "bad.wild.example.com:80": 403,
+    "x.y.wild.example.com": 403,
+    "b.example.com": 403,
+    "a.example.com.evil.org": 403,
+}
+NAMES = (NameSelector("a.example.com"), NameSelector(None, "*.wild.example.com", ("bad.*.example.com",)))
+
+
+@pytest.mark.parametrize("protocol", ["h1", "h2"])
+def test_server_reached_by_name_is_asked_for_that_host(node: TranslationNode, protocol: str) -> None:
+    serve(node, slot(allowing(rule(names=NAMES))))
+    found = {host: ask(node, headers=(("host", host),), protocol=protocol).status for host in HOSTS}
+    assert found == HOSTS
+
+
+def test_deny_rule_of_a_name_denies_for_that_name_only(node: TranslationNode) -> None:
+    rules = RuleSet(allow_all=(origin(1),), deny=(rule(0, path=prefix("/private"), names=NAMES),))
+    serve(node, slot(rules))
+    hosts = ("a.example.com", "A.EXAMPLE.COM.:80", "b.example.com")
+    assert [ask(node, "/private", (("host", host),)).status for host in hosts] == [403, 403, 200]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

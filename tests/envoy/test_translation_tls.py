@@ -12,8 +12,9 @@ import pytest
 from l7filters.envoy import EnvoySettings, Stage, StageVerdict, proxy_port, read_verdicts
 from l7filters.envoy.names import NETWORK_RBAC_NAMESPACE, SERVER_NAMES_POLICY
 from l7filters.envoy.secrets import SecretValue
-from l7filters.ir import RuleSet
+from l7filters.ir import RuleSet, ServerNameRule
 from l7filters.model import Direction, L7Protocol, SecretRef, TlsContext
+from proxylib.dns.rules import NameSelector
 from tests.support.certificates import Authority, Certificate
 from tests.support.pod import Failed
 from tests.support.slots import allowing, everything, exact, origin, prefix, rule, slot
@@ -88,6 +89,24 @@ def test_server_name_decides_and_the_client_stays_itself(node: TranslationNode, 
     url = node.backend.url(TLS_PORT, family=family, scheme="https")
     answer = node.client.http(url, authority=str(pki.servers.certificate), server_name="good.example.com")
     assert json.loads(answer.body)["peer"][0] == node.client.address(family)
+
+
+def test_server_reached_by_name_is_asked_for_a_name_that_the_rule_gives(node: TranslationNode, pki: Pki) -> None:
+    names = (
+        NameSelector("good.example.com"),
+        NameSelector(None, "*.wild.example.com", ("bad.wild.*.com",)),
+        NameSelector(None, "*"),
+    )
+    rules = RuleSet(
+        any_server_name=False,
+        by_name=(ServerNameRule(origin(), names[:2]), ServerNameRule(origin(1), names[2:], ("a.**",))),
+    )
+    node.publish({1: slot(rules, protocol=L7Protocol.TLS)})
+    asked = ("good.example.com", "GOOD.Example.com", "b.wild.example.com", "bad.wild.example.com", "x.y.wild.example.com", "a.b")
+    found = {name: ask(node, TLS_PORT, pki.servers, name) for name in asked}
+    refused = {"bad.wild.example.com": "reset", "x.y.wild.example.com": "reset"}
+    assert {name: answer for name, answer in found.items() if answer == "reset"} == refused
+    assert ask(node, TLS_PORT, pki.servers, None) == "reset", "a pattern for any name covers none that is missing"
 
 
 def test_what_is_no_tls_is_closed_and_so_is_silence(node: TranslationNode) -> None:

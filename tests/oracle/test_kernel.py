@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 
 from bpf_redirect import bpf
-from bpf_redirect.abi import DropReason, Hook, PassReason, Reason
+from bpf_redirect.abi import ABI_VERSION, DropReason, Hook, PassReason, Reason
 from bpf_redirect.datapath import Datapath, DatapathSettings
 from l7filters.compile import compile
 from l7filters.decision import Flow, Outcome
@@ -159,7 +159,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
                     for namespace in ("default", "other"):
                         made.ifindexes[f"{namespace}/pod-{index}"] = number
                 for program in ("tg_from_endp", "tg_to_endp"):
-                    made.programs[program] = bpf.get(f"{datapath.settings.pin_root}/v1/programs/{program}")
+                    made.programs[program] = bpf.get(f"{datapath.settings.pin_root}/v{ABI_VERSION}/programs/{program}")
                 yield made
             finally:
                 datapath.cleanup()

@@ -13,7 +13,7 @@ from l7filters.lookup import Dropped, would_deny
 from l7filters.lookup import Flow as Packet
 from l7filters.model import Direction, Protocol
 from l7filters.world import Address, Endpoint, World
-from tests.support.random_worlds import FLOWS, OUTSIDE, REMOTE_NODES, worlds
+from tests.support.random_worlds import FLOWS, NAMES, OUTSIDE, REMOTE_NODES, worlds
 from tests.support.worlds import View, kind
 
 FLOWS_PER_WORLD = 40
@@ -21,17 +21,22 @@ FLOWS_PER_WORLD = 40
 Other = Endpoint | Address
 
 
-def sides(seen: World, subject: Endpoint, other: Other, way: Direction, what: tuple[Protocol, int]) -> list[Side]:
+def sides(
+    seen: World, subject: Endpoint, other: Other, way: Direction, what: tuple[Protocol, int], names: tuple[str, ...]
+) -> list[Side]:
     """Ask the evaluator about ``subject``'s side of one flow."""
     peer = other.key if isinstance(other, Endpoint) else other
     source, destination = (subject.key, peer) if way is Direction.EGRESS else (peer, subject.key)
-    return [side for side in evaluate(seen, Flow(source, destination, what[0], what[1])).sides if side.direction is way]
+    return [
+        side for side in evaluate(seen, Flow(source, destination, what[0], what[1], names=names)).sides if side.direction is way
+    ]
 
 
 def content(rules: RuleSet) -> tuple[object, ...]:
     """Return what matters of a compiled rule set."""
     names = None if rules.any_server_name else frozenset(rules.server_names)
-    return frozenset(map(str, rules.allow)), frozenset(map(str, rules.deny)), bool(rules.allow_all), names
+    by_name = frozenset(rules.by_name)
+    return frozenset(map(str, rules.allow)), frozenset(map(str, rules.deny)), bool(rules.allow_all), names, by_name
 
 
 def union_content(union: Union) -> tuple[object, ...]:
@@ -42,6 +47,7 @@ def union_content(union: Union) -> tuple[object, ...]:
         frozenset(map(str, union.deny)),
         bool(union.allow_all) or union.is_open,
         names,
+        frozenset(union.by_name),
     )
 
 
@@ -54,15 +60,23 @@ def test_compiled_entries_say_what_the_evaluator_says(seen: World, data: st.Data
     others: list[Other] = [*seen.endpoints, *OUTSIDE, *(node.addresses[0] for node in REMOTE_NODES)]
     local = [one for one in seen.endpoints if one.is_local]
     questions = st.tuples(
-        st.sampled_from(local), st.sampled_from(others), st.sampled_from(list(Direction)), st.sampled_from(FLOWS)
+        st.sampled_from(local),
+        st.sampled_from(others),
+        st.sampled_from(list(Direction)),
+        st.sampled_from(FLOWS),
+        st.lists(st.sampled_from(NAMES), max_size=2, unique=True).map(tuple),
     )
-    for subject, other, way, what in data.draw(st.lists(questions, min_size=FLOWS_PER_WORLD, max_size=FLOWS_PER_WORLD)):
+    for subject, other, way, what, names in data.draw(st.lists(questions, min_size=FLOWS_PER_WORLD, max_size=FLOWS_PER_WORLD)):
         peer = other.name if isinstance(other, Endpoint) else str(other)
         if way is Direction.INGRESS and view.number(peer) == int(Reserved.HOST):
             continue  # What the host sends to its own endpoints is passed before any entry is looked at.
-        (side,) = sides(seen, subject, other, way, what)
-        verdict = view.verdict(subject.name, peer, way, f"{what[1]}/{what[0].name}")
-        where = (subject.name, peer, way, what)
+        (side,) = sides(seen, subject, other, way, what, names)
+        port = f"{what[1]}/{what[0].name}"
+        if names and way is Direction.EGRESS and other in OUTSIDE:
+            verdict = view.reached(subject.name, peer, port, *names)
+        else:
+            verdict = view.verdict(subject.name, peer, way, port)
+        where = (subject.name, peer, way, what, names)
         redirected = isinstance(verdict, Redirect)
         word = "redirect" if redirected else kind(verdict).rstrip("!")
         assert word == WORD[side.outcome], where

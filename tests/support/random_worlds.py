@@ -14,6 +14,7 @@ from l7filters.identity import Network
 from l7filters.model import (
     CidrGroupPeer,
     CidrPeer,
+    DnsRule,
     EndpointPeer,
     Entity,
     EntityPeer,
@@ -35,13 +36,33 @@ LABELS = [f"a={a},b={b}" for a in "xy" for b in "xy"]
 SELECTORS = ["", "a=x", "b=y", "a=x,b=y", "a=y,b=x", "!c", "c"]
 NETWORKS = [ip_network(text) for text in ("0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "::/0", "2001:db8::/32")]
 OUTSIDE = [ip_address(text) for text in ("8.8.8.8", "10.9.9.9", "10.1.9.9", "10.1.2.9", "2001:db8::9", "2002::9", "192.168.0.1")]
-PORTS = ["0", "80", "81", "80-95", "64-127", "79-82", "0/any", "80/any", "53/udp", "8/icmp", "0/icmp", "web"]
+PORTS = [
+    "0",
+    "80",
+    "81",
+    "80-95",
+    "64-127",
+    "79-82",
+    "0/any",
+    "80/any",
+    "443",
+    "443/udp",
+    "53/udp",
+    "53/any",
+    "8/icmp",
+    "0/icmp",
+    "web",
+]
+NAMES = ["example.com", "a.example.com", "b.example.com", "a.b.com", "elsewhere.org"]
 FLOWS = [
     (Protocol.TCP, 80),
     (Protocol.TCP, 81),
     (Protocol.TCP, 82),
     (Protocol.TCP, 100),
     (Protocol.TCP, 8080),
+    (Protocol.TCP, 443),
+    (Protocol.UDP, 443),
+    (Protocol.TCP, 53),
     (Protocol.UDP, 53),
     (Protocol.UDP, 80),
     (Protocol.ICMP, 8),
@@ -60,6 +81,7 @@ GROUPS = (CidrGroup(name="ours", labels={"t": "g"}, cidrs=(ip_network("10.1.0.0/
 HTTP_A = (http("GET", "/a"),)
 HTTP_BC = (http("GET", "/b"), http("POST", "/c"))
 TLS_ONE, TLS_TWO = TlsContext("default", "one"), TlsContext("default", "two")
+DNS = L7Rules(L7Protocol.DNS, allow=(DnsRule(origin("any", "dns[0]"), match_pattern="*.example.com"),))
 KAFKA = L7Rules(L7Protocol.KAFKA, allow=(KafkaRule(origin("any", "kafka[0]")),))
 
 
@@ -85,6 +107,9 @@ def _all_peers() -> st.SearchStrategy[Peer]:
         EndpointPeer(selector("reserved:host")),
         EndpointPeer(selector("reserved:world")),
         FqdnPeer(match_name="example.com"),
+        FqdnPeer(match_name="a.example.com"),
+        FqdnPeer(match_pattern="*.example.com"),
+        FqdnPeer(match_pattern="**.com", excepts=("b.example.com",)),
     ]
     return st.one_of(_plain_peers(), st.sampled_from(others))
 
@@ -121,6 +146,8 @@ def _to(port: str, variant: int) -> To:
             return To(port, http=HTTP_A, terminating=TLS_TWO)
         case 9:
             return To(port, terminating=TLS_ONE)
+        case 10:
+            return To(port, l7=DNS)
         case _:
             return To(port, l7=KAFKA)
 
@@ -132,7 +159,7 @@ def _items(draw: st.DrawFn, plain: bool) -> Item:
     ports = draw(st.lists(st.sampled_from(PORTS), max_size=2))
     if draw(st.integers(0, 3)) == 0:
         return Item(peers, tuple(To(one) for one in ports), deny=True)
-    return Item(peers, tuple(_to(one, draw(st.integers(0, 2 if plain else 10))) for one in ports))
+    return Item(peers, tuple(_to(one, draw(st.integers(0, 2 if plain else 11))) for one in ports))
 
 
 @st.composite

@@ -17,6 +17,7 @@ from l7filters.model import (
     StringMatch,
     TlsContext,
 )
+from proxylib.dns.rules import NameSelector
 
 
 def origin(number: int = 0, policy: str = "cnp/default/a") -> RuleOrigin:
@@ -45,10 +46,11 @@ def rule(
     headers: tuple[HeaderMatch, ...] = (),
     query: tuple[QueryMatch, ...] = (),
     grpc: bool = False,
+    names: tuple[NameSelector, ...] = (),
 ) -> HttpRule:
     """An HTTP rule; a method that is text is meant exactly."""
     said = exact(method) if isinstance(method, str) else method
-    return HttpRule(origin(number), path=path, method=said, host=host, headers=headers, query=query, grpc=grpc)
+    return HttpRule(origin(number), path=path, method=said, host=host, headers=headers, query=query, grpc=grpc, names=names)
 
 
 def header(

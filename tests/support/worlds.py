@@ -15,13 +15,14 @@ from l7filters.compile import compile
 from l7filters.identity import IdentityNumber, IdentityTable, LabelSet, Reserved
 from l7filters.ir import Allow, CompiledPolicy, Deny, DirectionRules, EntryVerdict, Redirect, Slot
 from l7filters.labels import NAMESPACE_LABEL, LabelSelector, Operator, Requirement
-from l7filters.lookup import AddressTable, EntryTable
+from l7filters.lookup import AddressTable, EntryTable, Flow
 from l7filters.model import (
     CidrPeer,
     Direction,
     EndpointPeer,
     Entity,
     EntityPeer,
+    FqdnPeer,
     HttpRule,
     KafkaRule,
     L7Protocol,
@@ -41,6 +42,7 @@ from l7filters.model import (
 )
 from l7filters.ports import PortPrefix
 from l7filters.world import Endpoint, NamedPort, Node, World
+from proxylib.dns.rules import NameMatcher
 
 NOWHERE = RuleOrigin(PolicyKey(""), "")
 """The origin of parts that ``policy`` has yet to place."""
@@ -97,6 +99,13 @@ def entity(name: str) -> tuple[Peer, ...]:
 def cidr(text: str, *excepts: str) -> tuple[Peer, ...]:
     """Return the peers of one prefix."""
     return (CidrPeer(ip_network(text), tuple(ip_network(hole) for hole in excepts)),)
+
+
+def fqdn(*names: str, but: Sequence[str] = ()) -> tuple[Peer, ...]:
+    """Return the peers of names, and of patterns where there is a star; ``but``: patterns left out of each."""
+    return tuple(
+        FqdnPeer(match_pattern=name, excepts=tuple(but)) if "*" in name else FqdnPeer(name, excepts=tuple(but)) for name in names
+    )
 
 
 def ports(text: str) -> tuple[PortSpec, ...]:
@@ -267,6 +276,20 @@ class View:
     def egress(self, subject: str | Reserved, peer: str | Reserved, port: str) -> EntryVerdict:
         """Return the verdict on what ``subject`` sends to ``peer``."""
         return self.verdict(subject, peer, "egress", port)
+
+    def granted(self, *names: str) -> tuple[IdentityNumber, ...]:
+        """Return the identities for which DNS answers to ``names`` count, as the DNS proxy finds them."""
+        numbers = {one.fqdn: number for one, number in self.compiled.identities.numbers.items() if one.fqdn is not None}
+        matcher = NameMatcher(list(numbers))
+        covering = {index for name in names for index in matcher.matches(name)}
+        return tuple(number for index, number in enumerate(numbers.values()) if index in covering)
+
+    def reached(self, subject: str, address: str, port: str, *names: str) -> EntryVerdict:
+        """Return what holds for ``subject`` at an address outside that DNS gave it for ``names``."""
+        spec = ports(port)[0]
+        assert isinstance(spec.port, int)
+        flow = Flow(self.number(subject), self.number(address), int(spec.protocol), spec.port, names=self.granted(*names))
+        return self.entries.egress(flow)[0]
 
     def slot(self, verdict: EntryVerdict) -> Slot:
         """Return the slot that ``verdict`` redirects to."""

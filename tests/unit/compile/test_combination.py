@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from l7filters.ir import Deny, PolicyProblem
-from l7filters.model import DnsRule, FqdnPeer, KafkaRule, L7Protocol, L7Rules, TlsContext
+from l7filters.ir import Deny
+from l7filters.model import DnsRule, KafkaRule, L7Protocol, L7Rules, TlsContext
 from l7filters.precedence import IMPLICIT_ALLOW
 from l7filters.world import Enforcement
 from tests.support.worlds import (
@@ -259,14 +259,6 @@ def test_l7_deny_holds_beside_a_plain_allow_of_another_policy() -> None:
     assert len(view.rules(view.ingress("web", "client", "80")).enforced.deny) == 1
 
 
-@pytest.mark.parametrize(("rules", "name"), [(DNS, "dns")])
-def test_protocols_not_realised_yet_are_closed_and_reported(rules: L7Rules, name: str) -> None:
-    view = on_web(allow(CLIENT, To("9092", l7=rules)))
-    verdict = view.ingress("web", "client", "9092")
-    assert verdict == Deny(problem=f"{name} rules are not enforced by this version")
-    assert problem_paths(view) == ["spec.ingress[0].toPorts[0]"]
-
-
 def test_tls_context_without_l7_rules_is_closed_and_reported() -> None:
     view = on_web(allow(CLIENT, To("443", terminating=TLS_A)))
     assert view.ingress("web", "client", "443") == Deny(problem="a TLS context without L7 rules")
@@ -305,11 +297,3 @@ def test_l7_rules_on_protocol_any_cover_tcp_only() -> None:
     view = on_web(allow(CLIENT, To("80/any", http=(http(),))))
     assert kind(view.ingress("web", "client", "80/tcp")) == "http"
     assert kind(view.ingress("web", "client", "80/udp")) == "deny"
-
-
-def test_fqdn_peer_allows_nothing_and_is_reported() -> None:
-    view = View.of(world(policy("p", "app=web", egress=[allow((FqdnPeer(match_name="example.com"),), "443")]), endpoints=PODS))
-    assert kind(view.egress("web", "8.8.8.8", "443")) == "deny"
-    (problem,) = view.compiled.problems
-    assert isinstance(problem, PolicyProblem)
-    assert (problem.path, "toFQDNs" in problem.message) == ("spec.egress[0]", True)

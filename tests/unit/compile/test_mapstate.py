@@ -49,8 +49,8 @@ def test_ipcache_holds_every_address_with_its_interface() -> None:
     assert state.ipcache[ip_network("10.0.0.1/32")] == IpcacheValue(web, 11)
     assert state.ipcache[ip_network("fd00::1/128")] == IpcacheValue(web, 11)
     assert state.ipcache[ip_network("10.0.9.9/32")] == IpcacheValue(number_of(compiled, FAR), 0)
-    assert state.ipcache[ip_network("::ffff:0:0/96")] == IpcacheValue(IdentityNumber(Reserved.WORLD_IPV4))
-    assert state.ipcache[ip_network("::/0")] == IpcacheValue(IdentityNumber(Reserved.WORLD_IPV6))
+    assert state.ipcache[ip_network("::ffff:0:0/96")] == IpcacheValue(IdentityNumber(Reserved.WORLD_IPV4), outside=True)
+    assert state.ipcache[ip_network("::/0")] == IpcacheValue(IdentityNumber(Reserved.WORLD_IPV6), outside=True)
     assert state.ipcache[ip_network("192.168.0.1/32")] == IpcacheValue(IdentityNumber(Reserved.HOST))
 
 
@@ -81,7 +81,7 @@ def test_slot_that_is_not_ready_has_no_port_so_that_the_kernel_drops_what_is_sen
 def test_refused_slot_is_denied() -> None:
     compiled, _ = compiled_and_numbered(*POLICIES)
     state = derive(compiled, SlotTable(), IFINDEX, {}, set(range(2048)), BASE)
-    assert state.policy[own_entry(compiled)] == PolicyValue(MapVerdict.DENY)
+    assert state.policy[own_entry(compiled)] == PolicyValue(MapVerdict.DENY, explicit=True)
 
 
 def test_audit_is_carried_to_the_map() -> None:

@@ -403,7 +403,7 @@ KAFKA = L7Rules(L7Protocol.KAFKA)
     ("policies", "problem"),
     [
         ((on_443("a", http=(http(),)), on_443("b", l7=KAFKA)), Problem.PROTOCOLS),
-        ((on_443("a", l7=L7Rules(L7Protocol.DNS)),), Problem.NOT_JUDGED),
+        ((on_443("a", l7=L7Rules(L7Protocol.DNS)), on_443("b", names=("web.test",))), Problem.DNS_OVER_TLS),
         (
             (on_443("a", http=(http(),), terminating=TLS_ONE), on_443("b", http=(http(),), terminating=TLS_TWO)),
             Problem.TLS_CONTEXTS,

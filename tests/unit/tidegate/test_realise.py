@@ -78,6 +78,9 @@ class FakeKernel:
     def listening_ports(self) -> frozenset[int]:
         return frozenset(PORT_MIN + int(name.removeprefix("slot-")) for name in self._envoy.listeners())
 
+    def dns_ports(self) -> frozenset[int]:
+        return frozenset()
+
     def proxied_connections(self) -> Iterable[ProxiedConnection]:
         return tuple(self.connections)
 
