@@ -9,7 +9,8 @@ use std::io::{Read, Write};
 
 use tidegate_native::kafka::connection::{Close, Connection};
 use tidegate_native::kafka::output::Output;
-use tidegate_native::kafka::policy::{publish, Policy};
+use tidegate_native::kafka::policy::Policy;
+use tidegate_native::kafka::slots::publish;
 
 fn main() {
     let mut input = Vec::new();

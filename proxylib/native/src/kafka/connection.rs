@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use super::description::Api;
 use super::judge::Judged;
-use super::policy::{Policy, Slot};
-use super::report::{Event, Kind, Reason};
+use super::policy::Policy;
+use super::report::{Event, Kind, Reason, CLIENT_BYTES_MAX};
 use super::request::Content;
 use super::requests::Requests;
 use super::responses::Responses;
 use super::session::Session;
+use super::slots::Slot;
 use super::topics::Broker;
 
 /// Requests of one connection that wait for their responses; clients keep five to a thousand in flight.
@@ -215,6 +216,7 @@ impl Connection {
     pub(super) fn verdict(
         &mut self,
         mut event: Event,
+        client: &[u8],
         judged: Option<&Judged>,
         content: Option<&Content>,
     ) -> Option<Box<Event>> {
@@ -236,6 +238,7 @@ impl Connection {
             event.told = true;
         }
         if event.told {
+            event.client = client[..client.len().min(CLIENT_BYTES_MAX)].to_vec();
             if let Some(content) = content {
                 event.name(content, judged);
             }

@@ -2,6 +2,8 @@
 //!
 //! Modelled on the authorizer of Apache Kafka 4's broker; docs/kafka.md tells it API by API.
 
+use std::sync::Arc;
+
 use super::description::{Api, Scope};
 use super::policy::{Ask, Place, Policy, Ruling};
 use super::reply::is_forgotten;
@@ -59,7 +61,7 @@ pub struct Judged {
     /// Topic ids whose names the broker hasn't told.
     pub unknown: Vec<TopicId>,
     /// The rule that denied first, or else that allowed first.
-    pub origin: Option<String>,
+    pub origin: Option<Arc<str>>,
     pub audited: bool,
     denied: bool,
 }
@@ -69,9 +71,9 @@ impl Judged {
         self.audited |= ruling.audited;
         if !ruling.allowed && !self.denied {
             self.denied = true;
-            self.origin = ruling.origin.map(str::to_string);
+            self.origin = ruling.origin.cloned();
         } else if !self.denied && self.origin.is_none() {
-            self.origin = ruling.origin.map(str::to_string);
+            self.origin = ruling.origin.cloned();
         }
         ruling.allowed
     }

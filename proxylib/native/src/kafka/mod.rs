@@ -5,6 +5,7 @@
 //! in order.
 
 pub mod connection;
+mod decide;
 pub mod description;
 pub mod json;
 pub mod judge;
@@ -21,6 +22,7 @@ mod responses;
 pub mod schema;
 mod session;
 pub mod shell;
+pub mod slots;
 pub mod teller;
 pub mod topics;
 pub mod walk;

@@ -1,8 +1,4 @@
-//! What a slot allows: rules as Python wrote them, and the registry that live connections read.
-//!
-//! Envoy gives a network filter's new configuration to new connections only, so the rules live here, by slot: a new
-//! configuration publishes, and every connection looks at each request. Semantics: docs/kafka.md and `l7filters/kafka.py`,
-//! which judges the same way.
+//! What a slot allows: rules as Python wrote them. Semantics: docs/kafka.md and `l7filters/kafka.py`, which judges the same way.
 //!
 //! The configuration is JSON:
 //! ```text
@@ -14,8 +10,7 @@
 //! Each side (a local pair has two: the client's egress, the server's ingress) must allow. `apis` names all that the rule
 //! covers; ApiVersions and SASL are never judged. `allowed_every`: 0 reports no allowed request, 1 each, N every Nth.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::json::{parse, Json};
 use super::pattern::Program;
@@ -44,7 +39,7 @@ pub struct Ruling<'a> {
     /// It is allowed, but only because a side audits.
     pub audited: bool,
     /// The rule that decided; None: no rule matched.
-    pub origin: Option<&'a str>,
+    pub origin: Option<&'a Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -56,7 +51,7 @@ enum Match {
 
 #[derive(Debug)]
 struct Rule {
-    origin: String,
+    origin: Arc<str>,
     apis: u128,
     version: Option<i16>,
     client: Option<Vec<u8>>,
@@ -125,13 +120,13 @@ impl Policy {
                 }
                 (found, _) if side.audit => {
                     ruling.audited = true;
-                    ruling.origin = found.map(|rule| rule.origin.as_str());
+                    ruling.origin = found.map(|rule| &rule.origin);
                 }
                 (found, _) => {
                     return Ruling {
                         allowed: false,
                         audited: false,
-                        origin: found.map(|rule| rule.origin.as_str()),
+                        origin: found.map(|rule| &rule.origin),
                     }
                 }
             }
@@ -140,7 +135,7 @@ impl Policy {
     }
 
     /// The rule that allows all that such a request could name, if there is one: then its body need not be read.
-    pub fn unconditional(&self, ask: Ask<'_>) -> Option<&str> {
+    pub fn unconditional(&self, ask: Ask<'_>) -> Option<&Arc<str>> {
         let mut origin = None;
         for side in &self.sides {
             if side.deny.iter().any(|rule| rule.covers(ask)) {
@@ -149,7 +144,7 @@ impl Policy {
             let free =
                 |rule: &&Rule| rule.covers(ask) && rule.topics.is_empty() && rule.groups.is_empty();
             let found = side.allow.iter().find(free)?;
-            origin = origin.or(Some(found.origin.as_str()));
+            origin = origin.or(Some(&found.origin));
         }
         origin
     }
@@ -254,7 +249,7 @@ fn rule(json: &Json) -> Result<Rule, String> {
         client,
         topics: matches("topics")?,
         groups: matches("groups")?,
-        origin: origin.to_string(),
+        origin: origin.into(),
     })
 }
 
@@ -266,90 +261,6 @@ fn one_match(json: &Json) -> Option<Match> {
         return Some(Match::Prefix(text.as_bytes().to_vec()));
     }
     Program::of(json.get("program")).map(Match::Pattern)
-}
-
-/// The place of a slot's rules: what configurations publish and connections read.
-#[derive(Debug)]
-pub struct Slot {
-    number: u32,
-    /// Changes with `current`.
-    generation: AtomicU64,
-    /// All that are alive, oldest first, by generation; the last one counts.
-    policies: Mutex<Vec<(u64, Arc<Policy>)>>,
-}
-
-static SLOTS: Mutex<Vec<Arc<Slot>>> = Mutex::new(Vec::new());
-static GENERATION: AtomicU64 = AtomicU64::new(1);
-
-/// A configuration in force; dropping it withdraws its rules, and those before it count again.
-#[derive(Debug)]
-pub struct Published {
-    pub slot: Arc<Slot>,
-    generation: u64,
-}
-
-/// Put `policy` in force for its slot, at once and on all connections.
-pub fn publish(policy: Policy) -> Published {
-    let mut slots = SLOTS
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let found = slots.iter().find(|slot| slot.number == policy.slot);
-    let slot = found.cloned().unwrap_or_else(|| {
-        let slot = Arc::new(Slot {
-            number: policy.slot,
-            generation: AtomicU64::new(0),
-            policies: Mutex::new(Vec::new()),
-        });
-        slots.push(slot.clone());
-        slot
-    });
-    let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
-    slot.change(|policies| policies.push((generation, Arc::new(policy))));
-    Published { slot, generation }
-}
-
-impl Drop for Published {
-    fn drop(&mut self) {
-        let mut slots = SLOTS
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let generation = self.generation;
-        let left = self.slot.change(|policies| {
-            policies.retain(|(found, _)| *found != generation);
-        });
-        if left == 0 {
-            slots.retain(|slot| slot.number != self.slot.number);
-        }
-    }
-}
-
-impl Slot {
-    fn change(&self, change: impl FnOnce(&mut Vec<(u64, Arc<Policy>)>)) -> usize {
-        let mut policies = self
-            .policies
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        change(&mut policies);
-        // Nothing left: connections, if there were any, keep the last rules.
-        if let Some((generation, _)) = policies.last() {
-            self.generation.store(*generation, Ordering::Release);
-        }
-        policies.len()
-    }
-
-    /// The generation in force.
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// The rules in force, and their generation.
-    pub fn current(&self) -> Option<(u64, Arc<Policy>)> {
-        let policies = self
-            .policies
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        policies.last().cloned()
-    }
 }
 
 #[cfg(test)]
@@ -383,7 +294,10 @@ mod tests {
         );
         let judged = |key, name| {
             let ruling = found.judge(ask(key), topic(name));
-            (ruling.allowed, ruling.origin.unwrap_or("").to_string())
+            (
+                ruling.allowed,
+                ruling.origin.map_or("", |origin| &origin[..]).to_string(),
+            )
         };
         assert_eq!(judged(0, "oranges"), (true, "a".into()));
         assert_eq!(judged(0, "orders"), (false, "d".into()));
@@ -460,30 +374,5 @@ mod tests {
             let error = Policy::of(text).expect_err(text);
             assert!(error.contains(reason), "{}: {}", text, error);
         }
-    }
-
-    #[test]
-    fn the_last_that_was_published_is_in_force_until_it_goes() {
-        let text = |origin: &str| {
-            let sides = format!(
-                r#"[{{"allow": [{{"origin": "{}", "apis": [0]}}]}}]"#,
-                origin
-            );
-            Policy::of(&format!(r#"{{"slot": 90001, "sides": {}}}"#, sides)).expect("a policy")
-        };
-        let first = publish(text("first"));
-        let slot = first.slot.clone();
-        let origin = || {
-            let (_, policy) = slot.current().expect("a policy");
-            policy.unconditional(ask(0)).expect("a rule").to_string()
-        };
-        let second = publish(text("second"));
-        assert_eq!(origin(), "second");
-        let third = publish(text("third"));
-        drop(second);
-        assert_eq!(origin(), "third");
-        drop(third);
-        assert_eq!(origin(), "first");
-        assert!(Arc::ptr_eq(&publish(text("again")).slot, &slot));
     }
 }

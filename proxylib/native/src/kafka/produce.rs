@@ -55,21 +55,12 @@ impl Connection {
             .arrays
             .first()
             .and_then(|array| array.count);
-        let streams = match count {
-            Some(1) => true,
-            Some(more) if more > 1 => frame.total > PRODUCE_HELD_BYTES_MAX,
-            _ => false,
-        };
-        if whole {
-            let content = Content::of(
-                frame.api.request,
-                frame.api,
-                frame.header.version,
-                frame.body(),
-            )?;
-            return Ok(self.decide(frame, content));
-        }
-        if !streams {
+        let single = count == Some(1);
+        let long = count.unwrap_or(0) > 1 && frame.total > PRODUCE_HELD_BYTES_MAX;
+        if !single && (whole || !long) {
+            if whole {
+                return self.produced(frame);
+            }
             if frame.total > PRODUCE_HELD_BYTES_MAX {
                 return Err(Malformed("a long produce of no topic"));
             }
@@ -87,15 +78,23 @@ impl Connection {
             return Ok(self.wait(&unknown, frame.total));
         }
         self.resolved = false;
-        if error == 0 && count == Some(1) {
+        if error == 0 && single {
             judged.errors = vec![0];
-            let event = self.verdict(frame.event(), Some(&judged), Some(&collector.content));
+            let event = self.verdict(
+                frame.event(),
+                frame.header.client,
+                Some(&judged),
+                Some(&collector.content),
+            );
             if collector.content.acks == Some(0) {
                 self.events.extend(event.map(|event| *event));
             } else {
                 self.await_response(frame, Plan::Pass, event);
             }
             return Ok(Examined::Act(frame.total, Action::Forward));
+        }
+        if whole {
+            return self.produced(frame);
         }
         let body = frame.total - 4 - frame.header.size;
         Ok(Examined::Act(
@@ -121,6 +120,13 @@ impl Connection {
                 sent: false,
             })),
         ))
+    }
+
+    /// A Produce that is here as a whole.
+    fn produced(&mut self, frame: Frame<'_>) -> Result<Examined, Malformed> {
+        let (api, version) = (frame.api, frame.header.version);
+        let content = Content::of(api.request, api, version, frame.body())?;
+        Ok(self.decide(frame, content))
     }
 
     fn bench<'a>(&self, policy: &'a Policy, api: &'static Api, ask: Ask<'a>) -> Bench<'a> {
@@ -184,9 +190,13 @@ impl Connection {
             streaming.api.number,
             streaming.version,
             streaming.correlation,
-            &streaming.client,
         );
-        let event = self.verdict(event, Some(&streaming.judged), Some(content));
+        let event = self.verdict(
+            event,
+            &streaming.client,
+            Some(&streaming.judged),
+            Some(content),
+        );
         if !streaming.swallows {
             let pending = Pending {
                 event,

@@ -1,6 +1,7 @@
 //! What is told of requests: exact counts for all, a line of JSON for denied and sampled ones.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::json::quoted;
 use super::judge::Judged;
@@ -85,7 +86,7 @@ pub struct Event {
     /// Whether a line is written of it; all are counted.
     pub told: bool,
     pub client: Vec<u8>,
-    pub origin: Option<String>,
+    pub origin: Option<Arc<str>>,
     /// Denied ones first.
     pub topics: Vec<Vec<u8>>,
     pub groups: Vec<Vec<u8>>,
@@ -96,7 +97,7 @@ pub struct Event {
 
 impl Event {
     /// A request whose verdict isn't known yet.
-    pub fn of(key: i16, version: i16, correlation: i32, client: &[u8]) -> Event {
+    pub fn of(key: i16, version: i16, correlation: i32) -> Event {
         Event {
             kind: Kind::Allowed,
             key,
@@ -105,7 +106,7 @@ impl Event {
             error: 0,
             reason: Reason::None,
             told: false,
-            client: client[..client.len().min(CLIENT_BYTES_MAX)].to_vec(),
+            client: Vec::new(),
             origin: None,
             topics: Vec::new(),
             groups: Vec::new(),
@@ -120,7 +121,7 @@ impl Event {
             kind: Kind::Closed,
             reason,
             told: true,
-            ..Event::of(-1, -1, 0, b"")
+            ..Event::of(-1, -1, 0)
         }
     }
 

@@ -1,11 +1,12 @@
 //! Fetch sessions (KIP-227): a broker remembers what a client reads, and the client then tells changes only.
 
 use super::connection::{Connection, Plan, SESSION_PARTITIONS_MAX};
+use super::decide::rewritten;
 use super::judge::{self, Judged};
 use super::reply::{self, is_forgotten, Answer};
 use super::report::Reason;
 use super::request::{Content, Entry, NONE};
-use super::requests::{rewritten, Action, Examined, Frame};
+use super::requests::{Action, Examined, Frame};
 
 /// A fetch session of the broker's, which was opened with allowed topics alone.
 pub(super) struct Session {
@@ -87,7 +88,12 @@ impl Connection {
         if too_many {
             return self.closed(Reason::Memory);
         }
-        let event = self.verdict(frame.event(), Some(&judged), Some(&content));
+        let event = self.verdict(
+            frame.event(),
+            frame.header.client,
+            Some(&judged),
+            Some(&content),
+        );
         let action = if judged.passes() {
             Action::Forward
         } else {

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use super::connection::{Close, Connection};
 use super::output::{Output, Piece};
-use super::policy::{publish, Policy, Published, Slot};
+use super::policy::Policy;
 use super::report::{Event, Reason};
+use super::slots::{publish, Published, Slot};
 use super::teller;
 use super::topics::Broker;
 
