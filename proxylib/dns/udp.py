@@ -96,7 +96,8 @@ class UdpRelay:
         self._arbiter = arbiter
         self._settings = settings
         self._counters = counters
-        self._replies = {family: ReplySocket(family, settings.mark) for family in (socket.AF_INET, socket.AF_INET6)}
+        families = {socket.AF_INET6 if ":" in address else socket.AF_INET for address in settings.listen_addresses}
+        self._replies = {family: ReplySocket(family, settings.mark) for family in families}
         self._flows: OrderedDict[tuple[str, bytes], Flow] = OrderedDict()
         self._sockets: dict[UpstreamSocket, None] = {}
         self._deadlines: deque[tuple[int, UpstreamSocket, bytes, Asked]] = deque()

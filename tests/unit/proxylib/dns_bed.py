@@ -31,6 +31,7 @@ from proxylib.dns.settings import Grants, Settings
 from proxylib.dns.store import write_atomically
 from proxylib.dns.stream import frame
 from proxylib.errors import PublishError
+from tests.support.knot import command as knot_command
 
 SLOT = 1
 PORTS = itertools.cycle(range(23500, 23900, 2))
@@ -246,12 +247,7 @@ def fake_server(answerer: Answerer, address: str = "127.0.0.1") -> Iterator[Fake
         server.close()
 
 
-ZONE = """$ORIGIN test.
-$TTL 60
-@ SOA ns a 1 3600 600 86400 5
-@ NS ns
-ns A 10.0.0.1
-www A 10.1.0.1
+ZONE = """www A 10.1.0.1
 www AAAA fd00:1::1
 alias CNAME www
 svc HTTPS 1 . alpn=h2 ipv4hint=10.1.0.7 ipv6hint=fd00:1::7
@@ -264,16 +260,8 @@ def knot() -> Iterator[tuple[str, int]]:
     """A real knot server with a small zone, one large answer (big.test: 60 addresses) and names host0..host499."""
     directory = Path(tempfile.mkdtemp(prefix="tgknot-"))
     lines = [f"big A 10.2.0.{number}" for number in range(60)] + [f"host{n} A 10.3.{n // 250}.{n % 250}" for n in range(500)]
-    (directory / "test.zone").write_text(ZONE + "\n".join(lines) + "\n")
-    (directory / "knot.conf").write_text(
-        f"server:\n  rundir: {directory}\n  listen: [127.0.0.1@{KNOT_PORT}, ::1@{KNOT_PORT}]\n"
-        "  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n"
-        f"database:\n  storage: {directory}\n"
-        f"zone:\n  - domain: test\n    storage: {directory}\n    file: test.zone\n    journal-content: none\n"
-    )
-    process = subprocess.Popen(
-        ["knotd", "-c", str(directory / "knot.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    words = knot_command(directory, ("127.0.0.1", "::1"), KNOT_PORT, {"test": ZONE + "\n".join(lines)})
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         query = dns.message.make_query("www.test", "A")
         deadline = time.monotonic() + DEADLINE_SECONDS

@@ -223,6 +223,17 @@ def test_queries_in_flight_are_bounded_per_endpoint() -> None:
         assert (made.count("failed_limit"), made.count("upstream_timeouts")) == (12, 8)
 
 
+def test_a_fault_of_ours_in_one_message_ends_nothing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    with fake_server(lambda query, _: [answer_a(query, "10.1.1.1")]) as server, bed(("127.0.0.1", server.port)) as made:
+        with monkeypatch.context() as patched:
+            patched.setattr("proxylib.dns.arbiter.read_query", lambda data: 1 // 0)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(b"x", ("127.0.0.1", made.port))
+                made.until(lambda: made.count("faults") == 1, "it was not noticed")
+        assert addresses(made.ask("a.test")) == ["10.1.1.1"]
+        assert "ZeroDivisionError" in capfd.readouterr().err
+
+
 def test_malformed_queries_get_format_error_and_the_proxy_lives_on() -> None:
     with fake_server(lambda query, _: [answer_a(query, "10.1.1.1")]) as server, bed(("127.0.0.1", server.port)) as made:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
