@@ -75,6 +75,7 @@ check-rust:
 
 bench: setup ## measure Tidegate against no proxy, one Envoy, TPROXY and sidecars; BENCH_ARGS=--quick for a first look
 	@deploy/setup/as-root.sh $(PY) -m bench $(BENCH_ARGS)
+	$(if $(filter-out --quick,$(BENCH_ARGS)),,@deploy/setup/as-root.sh $(PY) -m bench.dns $(BENCH_ARGS))
 
 manifests: setup ## write the CRDs, manifests and the Helm chart anew from deploy/kubernetes; review the diff
 	$(PY) -m deploy.kubernetes
@@ -82,8 +83,9 @@ manifests: setup ## write the CRDs, manifests and the Helm chart anew from deplo
 golden: setup ## rewrite the golden files; review the diff
 	TIDEGATE_GOLDEN_REWRITE=1 $(PYTEST) tests/golden $(PYTEST_ARGS)
 
-fuzz: setup ## run the property tests for long (FUZZ_EXAMPLES each, default 20000)
+fuzz: setup ## run the property tests for long (FUZZ_EXAMPLES each, default 20000), then the coverage-guided ones (FUZZ_SECONDS)
 	TIDEGATE_HYPOTHESIS_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(PYTEST) tests/property $(PYTEST_ARGS)
+	$(PY) -m tests.fuzz.dns -max_total_time=$${FUZZ_SECONDS:-60} -print_final_stats=1
 
 soak: ## run churn and load for hours and watch for leaks
 	@deploy/setup/not-built.sh tests/soak 'the soak run'
