@@ -28,6 +28,7 @@ PACKAGES=(
 	curl             # tests ask Envoy's admin socket
 	knot             # a DNS server that is not ours
 	bind9-dnsutils   # dig, a DNS client that is not ours
+	dnsperf          # load over DNS
 	iputils-ping     # ICMP verdicts
 	openssl          # certificates of the TLS scenarios
 	bpftool          # reading maps by hand; tests and the benchmark ask it what is attached
