@@ -23,7 +23,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from deploy.demo.scene import HTTP, POLICIES, Request, Scene
+from deploy.demo.scene import BASE, HTTP, POLICIES, TRAP, Request, Scene
 from tests.support.node import eventually
 from tests.support.pod import Connection, LoadCounts
 
@@ -43,6 +43,7 @@ class Demo:
         self._show_stage()
         records = Recorder(self.scene)
         self._show_verdicts(records)
+        self._show_names()
         self._show_flows()
         self._show_explanation()
         self._show_edit()
@@ -60,8 +61,18 @@ class Demo:
     def _show_stage(self) -> None:
         self._heading("A node of network namespaces, with Tidegate enforcing these policies")
         table = Table("pod", "labels", "addresses", "runs", box=None, header_style="dim")
-        scene, roles = self.scene, {"deathstar": "nginx", "hangar": "gRPC server", "bespin": "nginx"}
-        for pod in (scene.deathstar, scene.hangar, scene.tiefighter, scene.xwing, scene.outpost, scene.bespin):
+        scene, roles = self.scene, {"deathstar": "nginx", "hangar": "gRPC server", "bespin": "nginx", "holonet": "knot"}
+        droids = (scene.r2d2, scene.c3po)
+        for pod in (
+            scene.deathstar,
+            scene.hangar,
+            scene.tiefighter,
+            scene.xwing,
+            *droids,
+            scene.outpost,
+            scene.bespin,
+            scene.holonet,
+        ):
             labels = " ".join(f"{key}={value}" for key, value in pod.labels.items()) or "[dim]outside the cluster[/]"
             place = " [dim](another node)[/]" if pod is scene.outpost else ""
             table.add_row(pod.name + place, labels, f"{pod.ipv4} {pod.ipv6}", roles.get(pod.name, ""))
@@ -88,6 +99,28 @@ class Demo:
             table.add_row(mark, request.client, request.text, request.server, request.expected, f"[{colour}]{actual}[/]", decided)
         self.console.print(table)
         self.console.print("  [dim]Each 200 also says that the server saw the client's own address.[/]")
+
+    def _show_names(self) -> None:
+        self._heading("Droids may ask for *.rebels.test, and connect to what that has")
+        scene = self.scene
+        base, trap = "base.rebels.test", "trap.empire.test"
+        for what, run, expected in (
+            (f"r2d2: GET http://{BASE}, before it has asked", lambda: scene.fetch(scene.r2d2, BASE, base), "dropped"),
+            (f"r2d2: who is {base}?", lambda: scene.ask(scene.r2d2, base), BASE),
+            (f"r2d2: GET http://{base}", lambda: scene.fetch(scene.r2d2, BASE, base), "200"),
+            (
+                f"c3po: GET http://{base}, with the same policy but without asking",
+                lambda: scene.fetch(scene.c3po, BASE, base),
+                "dropped",
+            ),
+            (f"r2d2: GET http://{trap} at the same address", lambda: scene.fetch(scene.r2d2, BASE, trap), "403"),
+            (f"r2d2: who is {trap}?", lambda: scene.ask(scene.r2d2, trap), "REFUSED"),
+            (f"r2d2: who is {trap}? over TCP", lambda: scene.ask(scene.r2d2, trap, "+tcp"), "REFUSED"),
+            (f"r2d2: GET http://{TRAP}", lambda: scene.fetch(scene.r2d2, TRAP, trap), "dropped"),
+        ):
+            actual = run()
+            right = actual == expected
+            self._expect(f"{what}  [bold]{actual}[/]" + ("" if right else f" instead of {expected}"), holds=right)
 
     def _show_flows(self) -> None:
         self._heading("tidegate flows --last 8")

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.netns import Cluster, Pod
+from tests.support import knot
+from tests.support.netns import Cluster, Pod, ip_batch
 from tests.support.node import Node, eventually
 from tests.support.pod import Failed
 
@@ -18,6 +19,8 @@ POLICIES = Path(__file__).parent / "policies"
 DENIED_SECONDS = 0.7
 """How long silence lasts before it counts as a drop; an answer takes milliseconds."""
 HTTP, ECHO, GRPC = 80, 8080, 50051
+HOLONET, BASE, TRAP = "203.0.113.53", "203.0.113.66", "203.0.113.67"
+ZONES = {"rebels.test": f"base A {BASE}", "empire.test": f"trap A {TRAP}"}
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,44 @@ class Scene:
         self.tiefighter = cluster.pod("tiefighter", {"org": "empire", "class": "tiefighter"})
         self.xwing = cluster.pod("xwing", {"org": "alliance", "class": "xwing"})
         self.outpost = cluster.remote("outpost", {"org": "empire", "class": "outpost"})
+        self.r2d2 = cluster.pod("r2d2", {"app": "droid"})
+        self.c3po = cluster.pod("c3po", {"app": "droid"})
         self.bespin = cluster.world("bespin")
-        for pod in (self.deathstar, self.hangar, self.tiefighter, self.xwing, self.outpost, self.bespin, cluster.host):
+        self.holonet = cluster.world("holonet", HOLONET, "2001:db8:113::53")
+        outside = (self.outpost, self.bespin, cluster.host)
+        for pod in (self.deathstar, self.hangar, self.tiefighter, self.xwing, self.r2d2, self.c3po, *outside):
             _ = pod.process
         self._start_nginx(self.deathstar)
         self._start_nginx(self.bespin)
         self.hangar.serve_grpc(GRPC)
+        self._start_knot()
+
+    def _start_knot(self) -> None:
+        """Debian's knot on the holonet; the names' addresses are bespin's, whose nginx answers on all of them."""
+        directory = self.cluster.directory / "knot"
+        directory.mkdir()
+        for address in (BASE, TRAP):
+            ip_batch(self.bespin.netns, f"addr add {address}/32 dev eth0")
+            ip_batch(f"{self.cluster.tag}-router", f"route add {address}/32 via {self.bespin.ipv4} dev out-bespin")
+        log = (directory / "log").open("wb")
+        with log:
+            self.holonet.popen(knot.command(directory, (HOLONET,), 53, ZONES), stdout=log, stderr=log)
+        eventually(lambda: self.ask(self.bespin, "base.rebels.test") == BASE, 20, "knot on the holonet")
+
+    def ask(self, client: Pod, name: str, *options: str) -> str:
+        """What dig is told: the addresses, else the status."""
+        words = ["dig", "+noall", "+comments", "+answer", "+time=2", "+tries=1", *options, f"@{HOLONET}", name, "A"]
+        printed = client.run(words).stdout
+        found = [line.split()[-1] for line in printed.splitlines() if line and not line.startswith(";")]
+        status = printed.partition("status: ")[2].partition(",")[0]
+        return " ".join(found) or status or "no answer"
+
+    def fetch(self, client: Pod, address: str, host: str) -> str:
+        """The status of a GET for ``host`` at ``address``, or ``dropped``."""
+        try:
+            return str(client.http(f"http://{address}:{HTTP}/plans", headers={"host": host}, timeout=DENIED_SECONDS).status)
+        except Failed as failed:
+            return "dropped" if failed.kind == "timeout" else str(failed.kind)
 
     def _start_nginx(self, pod: Pod) -> None:
         """Debian's nginx, untouched but for a configuration that tells what it was asked."""
