@@ -106,6 +106,7 @@ class Agent:
         self._launcher = EnvoyLauncher(config)
         self._kernel = KernelSide(config)
         self._xds = XdsServer()
+        self._dns = DnsSide(config, self._changes.bump)
         identities, slots = NumberingFiles(config.identities_file, config.slots_file).load()
         self._realiser = Realiser(
             kernel=self._kernel,
@@ -114,8 +115,8 @@ class Agent:
             identities=identities,
             slots=slots,
             port_min=config.proxy_ports.min,
+            dns=self._dns,
         )
-        self._dns = DnsSide(config, self._changes.bump)
         self._observer = Observer(config, self._ring)
         self._kafka_reports = KafkaReports(config.kafka_socket)
         self._inputs = Inputs()

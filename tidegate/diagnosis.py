@@ -205,9 +205,12 @@ def _changeable(root: Path, check: str, wanted: Mapping[str, str], found: str) -
 
 def check_early_demux(root: Path) -> Finding:
     """Early demux hands packets of a proxied flow to the proxy's socket before routing; then forwarding drops them."""
-    if _sysctl(root, "net/ipv4/tcp_early_demux") != "1":
-        return Finding("early demux", Outcome.OK, "off for TCP")
-    detail = "on for TCP: fine while pods are reached through `uplinks` only (else: sysctl -w net.ipv4.tcp_early_demux=0)"
+    names = {"TCP": "net/ipv4/tcp_early_demux", "UDP": "net/ipv4/udp_early_demux"}
+    on = {protocol: name for protocol, name in names.items() if _sysctl(root, name) == "1"}
+    if not on:
+        return Finding("early demux", Outcome.OK, "off for TCP and UDP")
+    fix = " ".join(f"{_dotted(name)}=0" for name in on.values())
+    detail = f"on for {' and '.join(on)}: fine while pods are reached through `uplinks` only (else: sysctl -w {fix})"
     return Finding("early demux", Outcome.OK, detail)
 
 

@@ -27,6 +27,10 @@ SCAN_NS = 10 * SECOND_NS
 """Between two rounds over the map that clear away what has expired; the kernel ignores it from its second on."""
 SCAN_ENTRIES = 256
 """Entries of a round that are looked at per tick: 128 bytes each, a fraction of a millisecond."""
+BATCH_MIN = 4
+"""Fewer entries than this are written one by one, which costs less."""
+ENOTSUPP = 524
+"""The kernel's own, without a name in errno."""
 KEY_BYTES, VALUE_BYTES = 20, 128
 _SECONDS_MAX = (1 << 32) - 1
 _V4_MAPPED = bytes(10) + b"\xff\xff"
@@ -73,12 +77,15 @@ class NamesPublisher:
         if not subject.interface:
             return
         self._follow_pin()
+        updates: list[tuple[bytes, bytes]] = []
         for address, grants in addresses.items():
             key = encode_key(subject.interface, address)
             if grants:
-                self._update(key, {identity: min(-(-ns // SECOND_NS), _SECONDS_MAX) for identity, ns in grants.items()})
+                bounded = {identity: min(-(-ns // SECOND_NS), _SECONDS_MAX) for identity, ns in grants.items()}
+                updates.append((key, encode_grants(self._longest(bounded))))
             else:
                 self._delete(key)
+        self._update(updates)
 
     def retain(self, allowed: Mapping[int, frozenset[int]]) -> None:
         """Take from every entry the grants that are not its pod's any more."""
@@ -93,7 +100,7 @@ class NamesPublisher:
             if not kept:
                 self._delete(key)
             elif kept != held:
-                self._update(key, kept)
+                self._update([(key, encode_grants(kept))])
 
     def tick(self, now_ns: int) -> bool:
         """Take a step in clearing away; return whether the map is another one, so that all must be told anew."""
@@ -146,19 +153,37 @@ class NamesPublisher:
             raise PublishError(f"{self._pin} is not there: has the agent loaded the programs?")
         return self._fd
 
-    def _update(self, key: bytes, grants: dict[int, int]) -> None:
-        if len(grants) > GRANTS_MAX:
-            self._counts["evicted_grants"] += len(grants) - GRANTS_MAX
-            longest = sorted(grants, key=lambda identity: (-grants[identity], identity))[:GRANTS_MAX]
-            grants = {identity: grants[identity] for identity in longest}
+    def _longest(self, grants: dict[int, int]) -> dict[int, int]:
+        if len(grants) <= GRANTS_MAX:
+            return grants
+        self._counts["evicted_grants"] += len(grants) - GRANTS_MAX
+        longest = sorted(grants, key=lambda identity: (-grants[identity], identity))[:GRANTS_MAX]
+        return {identity: grants[identity] for identity in longest}
+
+    def _update(self, entries: list[tuple[bytes, bytes]]) -> None:
+        if not entries:
+            return
+        fd = self._open_fd()
         try:
-            bpf.map_update(self._open_fd(), key, encode_grants(grants))
+            if len(entries) < BATCH_MIN or not self._takes_batches(fd, entries):
+                for key, value in entries:
+                    bpf.map_update(fd, key, value)
         except OSError as error:
             if error.errno in (errno.E2BIG, errno.ENOSPC):
                 self._counts["full"] += 1
                 capacity = self._counts["capacity"]
                 raise PublishError(f"tg_names is full ({capacity} entries): raise maps.nameEntries in node.yaml") from error
             raise PublishError(f"can't write {self._pin}: {error}") from error
+
+    def _takes_batches(self, fd: int, entries: list[tuple[bytes, bytes]]) -> bool:
+        """Write ``entries`` by one call; False: this kernel has no batches for hash maps (before 5.6)."""
+        try:
+            bpf.map_update_batch(fd, entries)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOTSUP, ENOTSUPP):
+                return False
+            raise
+        return True
 
     def _delete(self, key: bytes) -> None:
         if self._fd < 0:

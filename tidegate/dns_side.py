@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -22,6 +23,8 @@ from proxylib.dns.store import write_atomically
 from proxylib.errors import SavedStateError
 from tidegate.config import NodeConfig
 from tidegate.dns_process import DnsPlaces
+from tidegate.dns_rules import Content, dns_content
+from tidegate.realise import DnsInputs
 from tidegate.status import DnsStatus, ProcessState
 
 _log = structlog.get_logger()
@@ -32,17 +35,22 @@ POLL_S = 0.5
 """How often it is asked; the numbers in /metrics are at most this old."""
 ANSWER_BYTES_MAX = 256 << 10
 
-Content = TypeVar("Content", DnsRules, Roster)
+CONTENTS_KEPT = 2
+"""What was and what is to be."""
 
 
 class DnsSide:
-    """The DNS proxy of this node, seen from the agent. ``on_change`` is called when its state changes."""
+    """The DNS proxy of this node, seen from the agent. ``on_change`` is called, by ``watch``, when its state changes."""
 
     def __init__(self, config: NodeConfig, on_change: Callable[[], None]) -> None:
         self._places = DnsPlaces(config)
         self._on_change = on_change
         self._rules = _Document(self._places.rules, load_rules, dump_rules)
         self._roster = _Document(self._places.subjects, load_roster, dump_roster)
+        self._section = config.dns
+        self._contents: list[tuple[DnsInputs, Content]] = []
+        self._lock = threading.Lock()
+        """The files: realisations and the watch come from threads of their own."""
         self._status = DnsStatus()
         self.allowed_sample = config.flows.allowed_sample
 
@@ -51,30 +59,50 @@ class DnsSide:
         """How the proxy was when last asked."""
         return self._status
 
-    async def bring(self, rules: DnsRules, roster: Roster) -> None:
+    def publish(self, rules: DnsInputs, before: DnsInputs | None) -> None:
+        """Have the proxy judge by ``rules``, and by ``before`` where the kernel may still go by it. Blocks; raises OSError."""
+        theirs = self._content_of(before) if before is not None else None
+        ours = self._content_of(rules)
+        self.bring(*dns_content(ours, theirs, rules.surroundings.interface_indices, self._section))
+
+    def _content_of(self, inputs: DnsInputs) -> Content:
+        """Work it out once: an unchanged policy is asked for at every pod that comes or goes."""
+        for known, content in self._contents:
+            if known.compiled is inputs.compiled and known.table == inputs.table:
+                return content
+        content = Content(inputs.compiled, inputs.table)
+        self._contents = [(inputs, content), *self._contents][:CONTENTS_KEPT]
+        return content
+
+    def bring(self, rules: DnsRules, roster: Roster) -> None:
         """Put both on disk and, if something changed, wait until they are in force, or it is clear that nobody is there.
 
-        Revisions are given here. Raises OSError when the files can't be written.
+        Revisions are given here. Blocks. Raises OSError when the files can't be written.
         """
-        changed = self._rules.put(rules) | self._roster.put(roster)
+        with self._lock:
+            changed = self._rules.put(rules) | self._roster.put(roster)
         if changed:
-            await self._ask("reload")
+            self._ask("reload")
 
     async def watch(self) -> None:
         """Ask the proxy how it is until cancelled, and give it back files that were lost."""
+        told: object = None
         while True:
-            if self._rules.restore() | self._roster.restore():
-                _log.warning("dns_files_lost", directory=str(self._places.directory))
-                await self._ask("reload")
-            else:
-                await self._ask("status")
+            await asyncio.to_thread(self._look)
+            if _essence(self._status) != told:
+                told = _essence(self._status)
+                self._on_change()
             await asyncio.sleep(POLL_S)
 
-    async def _ask(self, what: str) -> None:
-        answer = await ask(self._places.control, {"do": what, "allowed_sample": self.allowed_sample})
-        before, self._status = self._status, self._read(answer)
-        if _essence(before) != _essence(self._status):
-            self._on_change()
+    def _look(self) -> None:
+        with self._lock:
+            restored = self._rules.restore() | self._roster.restore()
+        if restored:
+            _log.warning("dns_files_lost", directory=str(self._places.directory))
+        self._ask("reload" if restored else "status")
+
+    def _ask(self, what: str) -> None:
+        self._status = self._read(ask(self._places.control, {"do": what, "allowed_sample": self.allowed_sample}))
 
     def _read(self, answer: dict[str, Any] | None) -> DnsStatus:
         wanted = frozenset(self._rules.content.slots) if self._rules.content is not None else frozenset()
@@ -155,15 +183,14 @@ def _essence(status: DnsStatus) -> object:
     return (status.state, status.pid, status.revision, status.slots, status.message)
 
 
-async def ask(control: Path, request: dict[str, object]) -> dict[str, Any] | None:
+def ask(control: Path, request: dict[str, object]) -> dict[str, Any] | None:
     """Return the proxy's answer to ``request``; None if there is none in time."""
-    loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as asking:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+        asking.settimeout(ANSWER_TIMEOUT_S)
         asking.bind("")  # the kernel gives it a name of its own (unix(7), autobind), so that it can be answered
         try:
             asking.sendto(json.dumps(request).encode(), str(control))
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                answer: dict[str, Any] = json.loads(await loop.sock_recv(asking, ANSWER_BYTES_MAX))
-        except (OSError, TimeoutError, ValueError):
+            answer: dict[str, Any] = json.loads(asking.recv(ANSWER_BYTES_MAX))
+        except (OSError, ValueError):
             return None
         return answer

@@ -7,10 +7,11 @@ string) the evaluator doesn't see either; see nearest.py for what may then be sa
 from __future__ import annotations
 
 from l7filters.decision import Flow as JudgedFlow
+from l7filters.fqdn import DnsQuestion
 from l7filters.http import HttpRequest
 from l7filters.kafka import API_BY_NAME, KafkaRequest
 from l7filters.model import Protocol
-from tidegate.flow import Flow, FlowEnd, HttpPart, KafkaPart, L7Part, TlsPart
+from tidegate.flow import DnsPart, Flow, FlowEnd, HttpPart, KafkaPart, L7Part, TlsPart
 
 ICMP = (Protocol.ICMP, Protocol.ICMPV6)
 
@@ -20,12 +21,16 @@ def judged(source: FlowEnd, destination: FlowEnd, protocol: int, port: int, mess
     request = None
     if isinstance(message, HttpPart):
         request = HttpRequest(method=message.method, path=message.path, authority=message.host, headers=message.headers)
+    question = None
+    if isinstance(message, DnsPart):
+        question = DnsQuestion(message.query, next(iter(message.query_types), "A"))
     return JudgedFlow(
         source=source.address or "",
         destination=destination.address or "",
         protocol=protocol,
         destination_port=port,
         http=request,
+        dns=question,
         server_name=message.server_name if isinstance(message, TlsPart) else None,
         kafka=_kafka(message) if isinstance(message, KafkaPart) else None,
     )

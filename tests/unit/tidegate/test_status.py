@@ -12,6 +12,7 @@ from tidegate.jsonvalue import decode, encode
 from tidegate.status import (
     BpfStatus,
     ChangeSignal,
+    DnsStatus,
     DocumentError,
     EndpointState,
     EndpointStatus,
@@ -35,6 +36,8 @@ def test_all_is_realised_when_nothing_is_outstanding() -> None:
         ({"bpf": BpfStatus(message="verifier says no")}, "BPF: verifier says no"),
         ({"envoy": EnvoyStatus(state=ProcessState.DOWN, message="exit 1")}, "Envoy: down: exit 1"),
         ({"envoy": EnvoyStatus()}, "Envoy: starting"),
+        ({"dns": DnsStatus(state=ProcessState.DOWN, wanted=1, message="gone")}, "DNS proxy: down: gone"),
+        ({"dns": DnsStatus(state=ProcessState.READY, wanted=1, message="slot 7: no port")}, "DNS proxy: ready: slot 7: no port"),
         (
             {"document_errors": (DocumentError(source="a.yaml", index=1, path="spec.x", message="unknown field"),)},
             "document a.yaml[1]: spec.x: unknown field",
@@ -49,6 +52,10 @@ def test_each_thing_outstanding_is_an_obstacle(changes: dict[str, object], obsta
     status = realised_status(**changes)
     assert list(status.obstacles()) == [obstacle]
     assert not status.all_realised
+
+
+def test_a_dns_proxy_that_no_policy_needs_is_no_obstacle() -> None:
+    assert realised_status(dns=DnsStatus(state=ProcessState.DOWN, message="gone")).all_realised
 
 
 def test_status_survives_json() -> None:
