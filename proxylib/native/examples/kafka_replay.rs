@@ -48,7 +48,7 @@ fn main() {
         let lines: Vec<String> = connection
             .events
             .drain(..)
-            .map(|event| event.line(1, ""))
+            .map(|event| event.line(1, "", 0))
             .collect();
         put(&mut answer, &to_broker);
         put(&mut answer, &to_client);

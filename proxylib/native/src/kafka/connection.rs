@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::description::Api;
 use super::judge::Judged;
 use super::policy::Policy;
-use super::report::{Event, Kind, Reason, CLIENT_BYTES_MAX};
+use super::report::{told, Event, Kind, Reason};
 use super::request::Content;
 use super::requests::Requests;
 use super::responses::Responses;
@@ -238,7 +238,7 @@ impl Connection {
             event.told = true;
         }
         if event.told {
-            event.client = client[..client.len().min(CLIENT_BYTES_MAX)].to_vec();
+            event.client = told(client);
             if let Some(content) = content {
                 event.name(content, judged);
             }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::json::quoted;
 use super::judge::Judged;
+use super::reply::is_forgotten;
 use super::request::{Content, Named};
 
 /// Topics told of one request.
 pub const NAMES_MAX: usize = 16;
-/// Bytes of a client id that are told.
+/// Bytes of a client id, a topic's or a group's name that are told: a line of 33 stays below 64 KB, escaped too.
 pub const CLIENT_BYTES_MAX: usize = 256;
 
 /// What was said of a request.
@@ -127,11 +128,11 @@ impl Event {
 
     /// Take names from a request.
     pub fn name(&mut self, content: &Content, judged: Option<&Judged>) {
-        self.groups.extend(content.group.iter().cloned());
+        self.groups.extend(content.group.as_deref().map(told));
         let error = |index: usize| judged.and_then(|judged| judged.errors.get(index).copied());
         for denied in [true, false] {
             for (index, entry) in content.entries.iter().enumerate() {
-                if (error(index).unwrap_or(0) != 0) != denied {
+                if (error(index).unwrap_or(0) != 0) != denied || is_forgotten(content, entry) {
                     continue;
                 }
                 let names = match entry.named {
@@ -142,17 +143,17 @@ impl Event {
                     _ => continue,
                 };
                 if names.len() < NAMES_MAX {
-                    names.extend(entry.name.iter().cloned());
+                    names.extend(entry.name.as_deref().map(told));
                 }
             }
         }
         if content.coordinator == 0 {
-            self.groups.extend(content.key.iter().cloned());
+            self.groups.extend(content.key.as_deref().map(told));
         }
     }
 
-    /// The line, without an end of line. `peers`: members that tell the connection.
-    pub fn line(&self, slot: u32, peers: &str) -> String {
+    /// The line, without an end of line. `peers`: members that tell the connection; `lost`: lines that were not sent before it.
+    pub fn line(&self, slot: u32, peers: &str, lost: u64) -> String {
         let mut out = String::with_capacity(256);
         let verdict = match self.kind {
             Kind::Allowed => "allowed",
@@ -165,6 +166,9 @@ impl Event {
             "{{\"slot\":{},{}\"verdict\":\"{}\",\"api_key\":{},\"api_version\":{},\"correlation_id\":{},\"error_code\":{},\"latency_ns\":{}",
             slot, peers, verdict, self.key, self.version, self.correlation, self.error, self.latency_ns
         );
+        if lost > 0 {
+            let _ = write!(out, ",\"lost\":{}", lost);
+        }
         if self.reason != Reason::None {
             let _ = write!(out, ",\"reason\":\"{}\"", self.reason.name());
         }
@@ -188,4 +192,9 @@ impl Event {
         out.push('}');
         out
     }
+}
+
+/// As much of a name as is told.
+pub fn told(name: &[u8]) -> Vec<u8> {
+    name[..name.len().min(CLIENT_BYTES_MAX)].to_vec()
 }

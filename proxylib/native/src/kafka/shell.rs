@@ -283,9 +283,10 @@ impl Filter {
 
 fn tell(policy: &Policy, peers: &str, events: &[Event]) {
     for event in events {
-        teller::count(policy.slot, event);
         if event.told && !policy.socket.is_empty() {
-            teller::tell(&policy.socket, event, || event.line(policy.slot, peers));
+            teller::tell(&policy.socket, event, |lost| {
+                event.line(policy.slot, peers, lost)
+            });
         }
     }
 }

@@ -14,12 +14,8 @@ pub const LINES_A_SECOND_MAX: u32 = 500;
 /// How long a socket that nobody reads is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 
-static DROPPED: AtomicU64 = AtomicU64::new(0);
-
-/// Lines that were not sent, since the process began.
-pub fn dropped() -> u64 {
-    DROPPED.load(Ordering::Relaxed)
-}
+/// Lines that were not sent since the last that was.
+static LOST: AtomicU64 = AtomicU64::new(0);
 
 struct Teller {
     path: String,
@@ -34,7 +30,7 @@ thread_local! {
 }
 
 /// Send the line of an event.
-pub fn tell(path: &str, event: &Event, line: impl FnOnce() -> String) {
+pub fn tell(path: &str, event: &Event, line: impl FnOnce(u64) -> String) {
     let sent = TELLER.with(|teller| {
         let mut teller = teller.borrow_mut();
         if teller.as_ref().map_or(true, |teller| teller.path != path) {
@@ -51,12 +47,12 @@ pub fn tell(path: &str, event: &Event, line: impl FnOnce() -> String) {
             .map_or(false, |teller| teller.tell(event, line))
     });
     if !sent {
-        DROPPED.fetch_add(1, Ordering::Relaxed);
+        LOST.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Teller {
-    fn tell(&mut self, event: &Event, line: impl FnOnce() -> String) -> bool {
+    fn tell(&mut self, event: &Event, line: impl FnOnce(u64) -> String) -> bool {
         let now = Instant::now();
         if now.duration_since(self.second) >= Duration::from_secs(1) {
             self.second = now;
@@ -86,7 +82,12 @@ impl Teller {
             Some(socket) => socket,
         };
         self.lines += 1;
-        match socket.send(line().as_bytes()) {
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        let sent = socket.send(line(lost).as_bytes());
+        if sent.is_err() {
+            LOST.fetch_add(lost, Ordering::Relaxed);
+        }
+        match sent {
             Ok(_) => true,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
             Err(_) => {
@@ -105,20 +106,39 @@ fn connect(path: &str) -> Option<UnixDatagram> {
     Some(socket)
 }
 
-/// Exact counts of verdicts, by what they were.
-pub fn count(_slot: u32, event: &Event) {
-    let index = match event.kind {
-        Kind::Allowed => 0,
-        Kind::Denied => 1,
-        Kind::Audited => 2,
-        Kind::Closed => 3,
-    };
-    COUNTS[index].fetch_add(1, Ordering::Relaxed);
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::report::Reason;
 
-static COUNTS: [AtomicU64; 4] = [
-    AtomicU64::new(0),
-    AtomicU64::new(0),
-    AtomicU64::new(0),
-    AtomicU64::new(0),
-];
+    #[test]
+    fn lines_that_nobody_reads_are_dropped_and_the_next_one_says_how_many() {
+        let path = std::env::temp_dir().join(format!("tidegate-teller-{}", std::process::id()));
+        let path = path.to_str().expect("a path");
+        let event = Event::closed(Reason::Tls);
+        let line = |lost: u64| event.line(7, "", lost);
+        tell(path, &event, line);
+        let reader = UnixDatagram::bind(path).expect("a socket");
+        reader.set_nonblocking(true).expect("a socket");
+        TELLER.with(|teller| *teller.borrow_mut() = None);
+        for _ in 0..2 * LINES_A_SECOND_MAX {
+            tell(path, &event, line);
+        }
+        let mut buffer = [0; 4096];
+        let size = reader.recv(&mut buffer).expect("a line");
+        let first = String::from_utf8_lossy(&buffer[..size]).to_string();
+        assert!(first.contains(r#""lost":1,"reason":"tls""#), "{}", first);
+        let mut read = 1;
+        while reader.recv(&mut buffer).is_ok() {
+            read += 1;
+        }
+        assert!(read <= LINES_A_SECOND_MAX);
+        TELLER.with(|teller| *teller.borrow_mut() = None);
+        tell(path, &event, line);
+        let size = reader.recv(&mut buffer).expect("a line");
+        let lost = format!(r#""lost":{}"#, 2 * LINES_A_SECOND_MAX - read);
+        let next = String::from_utf8_lossy(&buffer[..size]).to_string();
+        assert!(next.contains(&lost), "{}", next);
+        std::fs::remove_file(path).expect("the socket");
+    }
+}

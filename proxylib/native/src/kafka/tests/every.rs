@@ -62,11 +62,13 @@ fn no_denied_topic_reaches_the_broker_and_every_request_gets_a_whole_answer() {
             for frame in frames(&asked.0) {
                 if api.scope.has(Scope::TOPIC) {
                     let content = read_request(frame);
-                    let forgotten = |entry: &&crate::kafka::request::Entry| {
-                        !crate::kafka::reply::is_forgotten(&content, entry)
+                    let owns = api.number == judge::CONSUMER_GROUP_HEARTBEAT;
+                    let is_judged = |entry: &&crate::kafka::request::Entry| {
+                        let owned = owns && entry.name.is_none();
+                        !owned && !crate::kafka::reply::is_forgotten(&content, entry)
                     };
                     let judged: Vec<_> =
-                        content.entries.iter().filter(forgotten).cloned().collect();
+                        content.entries.iter().filter(is_judged).cloned().collect();
                     let judged = Content {
                         entries: judged,
                         ..Content::default()
