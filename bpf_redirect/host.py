@@ -29,7 +29,8 @@ ROUTE_TABLE = 2004
 RULE_PRIORITY = 9
 HAIRPIN = "tg-hairpin0"
 HAIRPIN_PEER = "tg-hairpin1"
-_SYSCTL_ROOT = Path("/proc/sys/net")
+SYSCTLS_VARIABLE = "TIDEGATE_SYSCTLS"
+"""In the environment: where /proc/sys/net of the host is mounted, for containers, whose own can't be written."""
 _SAVED_NAME = "sysctls.json"
 _FAMILIES = {socket.AF_INET: "0.0.0.0/0", socket.AF_INET6: "::/0"}
 _RTN_LOCAL = 2
@@ -137,17 +138,21 @@ def remove_hairpin(names: HostNames) -> None:
 # ---- sysctls --------------------------------------------------------------------------------------------------------
 
 
+def _sysctl_root() -> Path:
+    return Path(os.environ.get(SYSCTLS_VARIABLE) or "/proc/sys/net")
+
+
 def get_sysctl(name: str) -> str | None:
     """Return a value below ``net``; None when this kernel has no such knob."""
     try:
-        return (_SYSCTL_ROOT / name).read_text().strip()
+        return (_sysctl_root() / name).read_text().strip()
     except OSError:
         return None
 
 
 def set_sysctl(name: str, value: str) -> None:
     """Set a value below ``net`` if the knob exists; raises HostError when the kernel refuses."""
-    path = _SYSCTL_ROOT / name
+    path = _sysctl_root() / name
     if not path.exists():
         return
     try:

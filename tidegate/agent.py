@@ -91,7 +91,8 @@ class _Translator:
 class Agent:
     """One agent of one node; what ``admin.AgentView`` asks for is answered from here. One use."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, *, with_envoy: bool) -> None:
+        """``with_envoy``: Envoy runs beside it as one of ours, and has its module where we put it."""
         self._config = config
         self._changes = ChangeSignal()
         self._ring = FlowRing(config.flows.ring, on_followers=self._followers_changed)
@@ -102,7 +103,7 @@ class Agent:
         self._ring.tap(self._traffic.take)
         self._veths: Mapping[str, int] = {}
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._settings = envoy_settings(config, native_module.path_for_envoy(config, supervised=SUPERVISOR_PID in os.environ))
+        self._settings = envoy_settings(config, native_module.path_for_envoy(config, supervised=with_envoy))
         self._launcher = EnvoyLauncher(config)
         self._kernel = KernelSide(config)
         self._xds = XdsServer()
@@ -458,7 +459,7 @@ class Agent:
             endpoints=endpoints,
             unmanaged=agent_status.unmanaged(facts, endpoints, self._veths),
             policies=agent_status.policy_statuses(facts),
-            document_errors=agent_status.document_errors(self._inputs),
+            document_errors=agent_status.document_errors(self._inputs, () if self._cluster is None else self._cluster.unheard()),
             envoy=self._envoy_status(),
             dns=self._dns.status,
             bpf=self._kernel.status(),
@@ -535,11 +536,11 @@ def end_with_supervisor(supervisor_pid: int) -> None:
         sys.exit(Exit.OK)
 
 
-def run_agent(config: NodeConfig) -> int:
-    """Run an agent until it is told to stop; return the exit code."""
+def run_agent(config: NodeConfig, *, with_envoy: bool) -> int:
+    """Run an agent until it is told to stop; return the exit code. ``with_envoy``: see Agent."""
     try:
         with only_one(config.lock_file):
-            asyncio.run(Agent(config).run())
+            asyncio.run(Agent(config, with_envoy=with_envoy).run())
     except BlockingIOError:
         return _give_up(f"another agent runs with the state directory {config.state}", Exit.REFUSED)
     except ConfigError as error:
@@ -574,7 +575,7 @@ def main() -> int:
         config = load_config(Path(sys.argv[1]))
     except ConfigError as error:
         return _give_up(str(error), Exit.INVALID)
-    return run_agent(config)
+    return run_agent(config, with_envoy=supervisor_pid is not None)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from tidegate.status import (
 from tidegate.worlds import Inputs
 
 _AWAY = "what was last heard stays in force"
+_UNHEARD = "until all is, the kernel goes on with what it has"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,8 @@ class Facts:
     """Endpoint key -> why it could not be attached."""
 
 
-def document_errors(inputs: Inputs) -> tuple[DocumentError, ...]:
-    """Return what is wrong with any file."""
+def document_errors(inputs: Inputs, unheard: tuple[str, ...] = ()) -> tuple[DocumentError, ...]:
+    """Return what is wrong with any file or object. ``unheard``: why an API server has said nothing yet."""
     kept = {(status.source, status.index) for status in inputs.policies.documents.values() if status.stale and status.in_force}
     away = () if inputs.cluster is None else inputs.cluster.problems
     return (
@@ -51,6 +52,7 @@ def document_errors(inputs: Inputs) -> tuple[DocumentError, ...]:
             for error in (*inputs.policies.errors, *inputs.endpoints.errors, *inputs.secrets.errors)
         ),
         *(DocumentError(source="kubernetes", index=0, path="", message=problem, hint=_AWAY, kept=True) for problem in away),
+        *(DocumentError(source="kubernetes", index=0, path="", message=problem, hint=_UNHEARD) for problem in unheard),
     )
 
 

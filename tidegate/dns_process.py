@@ -103,6 +103,11 @@ class DnsLauncher:
             self.log_path.unlink()
         return DetachedProcess.start(self.argv(), record_path=self.record_path, fingerprint=fingerprint, log_path=self.log_path)
 
+    def exec(self) -> None:
+        """Become the proxy: this process is one that something else restarts, like a container's. Raises OSError."""
+        self.write_settings()
+        os.execv(sys.executable, self.argv())
+
     def end_strays(self, signal_number: signal.Signals = signal.SIGKILL) -> tuple[int, ...]:
         """End every DNS proxy of ours, known or not (see EnvoyLauncher.end_strays); return their pids."""
         strays = set(processes_with(str(self._places.settings)))

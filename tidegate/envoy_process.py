@@ -120,12 +120,7 @@ class EnvoyLauncher:
         """Return the running Envoy, after starting it if there was none with these settings. Raises ProcessError."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         binary = envoy_binary(self._config)
-        node = BootstrapSettings(
-            node_id=self._config.node.name,
-            xds_socket=str(self._config.xds_socket),
-            admin_socket=str(self.admin_socket),
-        )
-        bootstrap = bootstrap_json(node, envoy_settings(self._config))
+        bootstrap = self._bootstrap()
         argv = self._argv(binary)
         fingerprint = hashlib.sha256("\0".join([bootstrap, *argv]).encode()).hexdigest()
         running = DetachedProcess.adopt(self.record_path, fingerprint)
@@ -139,6 +134,16 @@ class EnvoyLauncher:
             self.log_path.unlink()
         self.admin_socket.unlink(missing_ok=True)
         return DetachedProcess.start(argv, record_path=self.record_path, fingerprint=fingerprint, log_path=self.log_path)
+
+    def exec(self) -> None:
+        """Become Envoy: this process is one that something else restarts, like a container's. Raises ProcessError or OSError."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        binary = envoy_binary(self._config)
+        self.end_strays()
+        native_module.provide(self._config, envoy_runs=False)
+        self._bootstrap_path.write_text(self._bootstrap())
+        self.admin_socket.unlink(missing_ok=True)
+        os.execv(binary, self._argv(binary))
 
     def end_strays(self) -> tuple[int, ...]:
         """Kill every Envoy of ours, known or not; return their pids. They may take a moment to end.
@@ -154,6 +159,14 @@ class EnvoyLauncher:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return tuple(sorted(strays))
+
+    def _bootstrap(self) -> str:
+        node = BootstrapSettings(
+            node_id=self._config.node.name,
+            xds_socket=str(self._config.xds_socket),
+            admin_socket=str(self.admin_socket),
+        )
+        return bootstrap_json(node, envoy_settings(self._config))
 
     @property
     def _bootstrap_path(self) -> Path:

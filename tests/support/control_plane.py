@@ -123,7 +123,6 @@ class ControlPlane:
         self._cluster.world("control", ADDRESS_V4, ADDRESS_V6)
         key = self.directory / "sa.key"
         subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
-        self._write_tokens()
         self._binaries = binaries
         try:
             self._start_etcd()
@@ -158,6 +157,7 @@ class ControlPlane:
 
     def start(self, wait: bool = True) -> None:
         """Start the API server (again)."""
+        self._write_tokens()
         key = self.directory / "sa.key"
         self._server = self._popen(
             "kube-apiserver",
@@ -175,6 +175,7 @@ class ControlPlane:
             # Pods are written without the service accounts that a controller would make.
             "--disable-admission-plugins=ServiceAccount",
             "--endpoint-reconciler-type=none",
+            "--allow-privileged=true",
             *self._flags,
         )
         if wait:
@@ -239,13 +240,12 @@ class ControlPlane:
         (self.directory / "tokens.csv").write_text("\n".join(lines) + "\n")
 
     def add_user(self, name: str, group: str) -> None:
-        """Make a user known from the next ``start`` on: the file of tokens is read once."""
+        """Make a user known from the next start on: the file of tokens is read once."""
         self._tokens[name] = (secrets.token_hex(16), group)
-        self._write_tokens()
 
     def kubeconfig(self, user: str = ADMIN) -> Path:
         """A kubeconfig for a user."""
-        path = self.directory / f"kubeconfig-{user}"
+        path = self.directory / f"kubeconfig-{user.replace(':', '-')}"  # a colon separates files, as in $KUBECONFIG
         document = {
             "apiVersion": "v1",
             "kind": "Config",

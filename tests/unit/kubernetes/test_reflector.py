@@ -137,9 +137,8 @@ def test_an_unknown_kind_is_an_empty_collection_if_it_is_optional() -> None:
 
 def test_objects_of_an_optional_kind_are_gone_only_when_it_was_unknown_twice() -> None:
     absent = ApiAbsent("list", "404", 404)
-    told, _, _ = follow(
-        listing(7, thing("a", 1)), ApiGone("watch", "", 410), absent, listing(8, thing("a", 1)), [OPENED], optional=True
-    )
+    first, gone = listing(7, thing("a", 1)), ApiGone("watch", "", 410)
+    told, _, _ = follow(first, gone, absent, listing(8, thing("a", 1)), [OPENED], optional=True)
     assert all(not changes.gone for changes in told)
     told, _, _ = follow(first, gone, absent, absent, optional=True)
     assert names(told[-1]) == (set(), {"a"})

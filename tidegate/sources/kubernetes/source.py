@@ -128,6 +128,13 @@ class KubernetesSource:
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
+    def unheard(self) -> tuple[str, ...]:
+        """Why no state was told yet, one line each; empty once one was."""
+        if self._told is not None:
+            return ()
+        missing = [kind.plural for kind, reflector in self._reflectors.items() if not reflector.health.synced]
+        return self._problems() or (f"not listed yet: {', '.join(missing) or 'anything'}",)
+
     def report(self) -> None:
         """What ``statuses`` says may have changed."""
         if self._reporter is not None:
