@@ -26,7 +26,7 @@ VALUES = (
     Value("image.pullPolicy", "IfNotPresent", ""),
     Value(
         "nodeConfig",
-        {"kubernetes": {}, "admin": {"metrics": "0.0.0.0:9469"}},
+        {"admin": {"metrics": "0.0.0.0:9469"}, "kubernetes": {}},
         "node.yaml (docs/configuration.md) without node.name, which is the Node's.",
         True,
     ),

@@ -291,6 +291,17 @@ class ControlPlane:
             raise ApiFailure(response.status, answer)
         return answer
 
+    @property
+    def authorization(self) -> str:
+        """The administrator's header."""
+        return f"Bearer {self._tokens[ADMIN][0]}"
+
+    def open_connection(self) -> http.client.HTTPSConnection:
+        """A connection of one's own."""
+        connection = self._connect()
+        connection.connect()
+        return connection
+
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
