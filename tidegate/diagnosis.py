@@ -69,6 +69,7 @@ def diagnose(config: NodeConfig | None, root: Path = Path("/")) -> Iterator[Find
     if config is not None:
         yield check_proxy_ports(config, root)
         yield check_state_directory(config)
+        yield check_dns_proxy(config)
         yield check_leftovers(config)
 
 
@@ -235,6 +236,27 @@ def check_state_directory(config: NodeConfig) -> Finding:
     if existing.is_dir() and os.access(existing, os.W_OK):
         return Finding("state directory", Outcome.OK, str(config.state))
     return Finding("state directory", Outcome.MISSING, f"{existing} can't be written", "run as root, or change `state`")
+
+
+def check_dns_proxy(config: NodeConfig) -> Finding:
+    """The DNS proxy that runs, if any does: one that outlived its supervisor answers by the last rules."""
+    from tidegate.dns_process import DnsPlaces
+    from tidegate.dns_side import ask
+
+    places, runs = DnsPlaces(config), is_agent_running(config)
+    answer = ask(places.control, {"do": "status"})
+    if answer is None and not runs:
+        return Finding("DNS proxy", Outcome.OK, "none runs")
+    if answer is None:
+        detail = f"does not answer at {places.control}"
+        return Finding("DNS proxy", Outcome.WARNING, detail, f"see {places.log}; `tidegate run` starts it again by itself")
+    found = f"pid {answer['pid']}, {len(answer['slots'])} slots"
+    if answer["problem"]:
+        return Finding("DNS proxy", Outcome.WARNING, f"{found}: {answer['problem']}", f"see {places.log}")
+    if not runs:
+        fix = "tidegate run adopts it, tidegate cleanup ends it"
+        return Finding("DNS proxy", Outcome.WARNING, f"{found}: answers by the last rules, and no agent is running", fix)
+    return Finding("DNS proxy", Outcome.OK, found)
 
 
 def check_leftovers(config: NodeConfig) -> Finding:

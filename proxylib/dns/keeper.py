@@ -89,6 +89,14 @@ class Keeper:
             self._end()
         self._journal.close()
 
+    def begin_anew(self) -> None:
+        """Somebody took the files away: all that is known is to be saved again."""
+        self._journal.close()
+        self._files.make_directory()
+        self._round = None
+        self._changed.update(dict.fromkeys(self._cache.endpoints))
+        self._due_ns = 0
+
     def _begin(self) -> None:
         try:
             self._journal.begin_round()

@@ -140,6 +140,7 @@ class DnsProxy:
         if now_ns >= self._listen_ns:
             self._listen_ns = now_ns + LISTEN_AGAIN_NS
             self._listen()
+            self._heal()
         self._forget_expired(now_ns)
         if self._publisher.tick(now_ns):
             self._arbiter.publish_all(now_ns)
@@ -220,6 +221,25 @@ class DnsProxy:
             self._sweep = [*self._cache.endpoints]
         for _ in range(min(SWEEPS_PER_TICK, len(self._sweep))):
             self._arbiter.forget_expired(self._sweep.pop(), now_ns)
+
+    def _heal(self) -> None:
+        """If somebody emptied our directory, begin anew in it: nobody could find us any more, and nothing would be kept."""
+        path = self._settings.control_path
+        if path is None or path.exists():
+            return
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._keeper.begin_anew()
+            made = _control_socket(path)
+        except OSError as error:
+            self._problems["control"] = f"{path} can't be made: {error}"
+            return
+        self._problems.pop("control", None)
+        if self._control is not None:
+            self._loop.remove(self._control)
+            self._control.close()
+        self._control = made
+        self._loop.add(made, self._on_control)
 
     # ---- control --------------------------------------------------------------------------------------------------
 

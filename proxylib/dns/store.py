@@ -61,7 +61,11 @@ class CacheFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make_directory()
+
+    def make_directory(self) -> None:
+        """Make the directory if it is not there. Raises OSError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def read(self) -> Iterator[tuple[Path, str]]:
         """Yield each file's text. A file that can't be read is passed over: what it held is asked again."""

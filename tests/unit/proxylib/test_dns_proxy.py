@@ -21,7 +21,20 @@ from proxylib.dns.policy import AllowRule, DnsRules, Reject, Role, Roster, SlotR
 from proxylib.dns.rules import NameSelector
 from proxylib.dns.settings import CONNECT_GRACE_NS, SECOND_NS, SOCKET_LIES_MAX, TCP_QUERIES_MAX
 from proxylib.dns.stream import frame
-from tests.unit.proxylib.dns_bed import CLIENT, INTERFACE, ROLE, RULES, SLOT, Bed, addresses, answer_a, bed, fake_server, knot
+from tests.unit.proxylib.dns_bed import (
+    CLIENT,
+    INTERFACE,
+    ROLE,
+    ROSTER,
+    RULES,
+    SLOT,
+    Bed,
+    addresses,
+    answer_a,
+    bed,
+    fake_server,
+    knot,
+)
 
 pytestmark = [pytest.mark.root]
 
@@ -380,6 +393,25 @@ def test_a_killed_proxy_forgets_nothing_that_it_answered() -> None:
         made.start()
         assert made.publisher.table == table
         assert made.count("cache_failed") == 1
+
+
+def test_a_directory_that_was_emptied_is_filled_again() -> None:
+    with fake_server(lambda query, _: [answer_a(query, "10.1.1.1")]) as server, bed(("127.0.0.1", server.port)) as made:
+        made.ask("a.test")
+        control, cache = made.directory / "control.sock", made.directory / "cache"
+        for path in made.directory.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        made.until(lambda: control.exists() and list(cache.glob("*.json")) != [], "nothing is there")
+        made.until(lambda: made.proxy.problem == "", "a problem stays")
+        made.ask("b.test")
+        assert (cache / "journal.new").exists()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(10)
+            asking.bind("")
+            asking.sendto(b"{}", str(control))
+            assert json.loads(asking.recv(65536))["slots"] == [SLOT], "the rules that were there are in force still"
+        made.set_rules(RULES)
+        made.set_roster(ROSTER)
 
 
 def test_rounds_of_saving_empty_the_journal_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ import pytest
 from proxylib.dns.policy import DnsRules, Roster, load_roster, load_rules
 from tests.unit.proxylib.dns_bed import CLIENT, ROSTER, RULES, Bed, answer_a, bed, fake_server
 from tests.unit.tidegate.test_dns_process import node
+from tidegate.agent import only_one
+from tidegate.diagnosis import Finding, Outcome, check_dns_proxy
 from tidegate.dns_process import DnsPlaces
 from tidegate.dns_side import DnsSide
 from tidegate.status import ProcessState
@@ -119,6 +121,22 @@ def test_counts_arrive_as_status(tmp_path: Path, places: DnsPlaces) -> None:
         assert status.outcomes == (("allowed", 0, "A", 1), ("refused", 5, "AAAA", 1))
         assert (status.counters["answered"], status.counters["refused"], sum(status.latency_counts)) == (1, 1, 1)
         assert status.names_map["entries"] == 1
+
+
+@pytest.mark.root
+def test_doctor_tells_of_a_proxy_that_outlived_its_agent(tmp_path: Path, served: Bed) -> None:
+    one = side(tmp_path)
+    one.bring(RULES_0, ROSTER_0)
+    finding = check_dns_proxy(node(tmp_path))
+    assert (finding.outcome, "1 slots: answers by the last rules" in finding.detail) == (Outcome.WARNING, True)
+    served.stop()
+    assert check_dns_proxy(node(tmp_path)) == Finding("DNS proxy", Outcome.OK, "none runs")
+    served.start()
+    with only_one(node(tmp_path).lock_file):
+        assert check_dns_proxy(node(tmp_path)).outcome is Outcome.OK
+        served.stop()
+        assert "does not answer" in check_dns_proxy(node(tmp_path)).detail
+        served.start()
 
 
 def test_the_status_of_a_proxy_stays_small_enough_for_one_datagram(tmp_path: Path) -> None:
