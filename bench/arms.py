@@ -18,6 +18,7 @@ import yaml
 
 from bench import proxies, server
 from bpf_redirect.cgroups import mount_point
+from bpf_redirect.pins import mount_bpffs
 from l7filters.envoy.settings import EnvoySettings
 from tests.support.netns import NODE_V4, Cluster, Pod, ip_batch, sysctl
 from tests.support.node import Node
@@ -74,7 +75,8 @@ class ConfinedNode(Node):
         return ["unshare", "--mount", "sh", "-c", mount, "sh", *words]
 
     def start(self) -> None:
-        """Start ``tidegate run``, confined."""
+        """Start ``tidegate run``, confined. bpffs is mounted outside: there what it pins is looked for."""
+        mount_bpffs(str(self.pin_root))
         with self.log_file.open("ab") as log:
             command = self.command("run")
             self._child = self.cluster.popen_in(
