@@ -146,6 +146,7 @@ class ConntrackKind(IntEnum):
     REDIRECT = 2
     HOST = 3
     RESET = 4
+    PROXY = 5
 
 
 class Realm(IntEnum):
@@ -162,6 +163,7 @@ class ConntrackFlag(IntFlag):
     ADOPTED = 1 << 1
     WOULD_DENY = 1 << 2
     DENIED = 1 << 3
+    SETTLED = 1 << 4
 
 
 class TcpSeen(IntFlag):

@@ -31,9 +31,9 @@ static __always_inline int tg_at_from_hairpin(struct __sk_buff *skb)
 	source_is_high = tg_ct_key_of(&packet, &key);
 	ct = tg_ct_find(&key, now_ns);
 	if (ct && ct->kind == TG_CT_REDIRECT && !!(ct->flags & TG_CT_FROM_HIGH) == source_is_high)
-		reason = tg_steer(skb, &packet, config, ct->slot);
+		reason = tg_steer(skb, &packet, config, ct->slot, NULL);
 	else
-		reason = tg_steer_to_socket(skb, &packet, true);
+		reason = tg_steer_to_socket(skb, &packet, true, NULL);
 	if (reason == TG_CT_MISSING)
 		reason = TG_HAIRPIN_STRAY;
 	return tg_finish(reason, hook, packet.length_bytes);

@@ -21,8 +21,8 @@ tg_from_host(struct __sk_buff *skb, const struct tg_packet *packet, const struct
 	source_is_high = tg_ct_key_of(packet, &key);
 	ct = tg_ct_find(&key, now_ns);
 	/* A server on this host answers the proxy, which dialled it from the pod's address. */
-	if ((!ct || ct->kind == TG_CT_REDIRECT) && !tg_is_opening(packet) &&
-	    tg_has_socket(skb, packet))
+	if ((!ct || ct->kind == TG_CT_REDIRECT || ct->kind == TG_CT_PROXY) &&
+	    !tg_is_opening(packet) && tg_has_socket(skb, packet))
 		return config->hairpin_ifindex ? TG_HAIRPINNED : TG_NO_HAIRPIN;
 	/* In mid-connection the host only answers: it can't turn a pod's connection into its own. */
 	if (!ct && packet->protocol == TG_PROTO_TCP && !tg_is_opening(packet))

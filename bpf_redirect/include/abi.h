@@ -143,6 +143,8 @@ enum tg_ct_kind {
 	TG_CT_REDIRECT = 2, /* its original direction goes to the proxy's slot */
 	TG_CT_HOST = 3,	    /* begun by this host: never judged */
 	TG_CT_RESET = 4,    /* moved to the proxy while alive: everything but a SYN gets RST */
+	TG_CT_PROXY =
+		5, /* the proxy's own, from its client's address: replies are for its socket */
 };
 
 /* tg_ct_key.realm: a connection of a host workload to a pod is seen, and judged, at both ends. */
@@ -156,6 +158,7 @@ enum tg_realm {
 #define TG_CT_ADOPTED	 (1 << 1) /* found in mid-connection: direction is a guess, judge both */
 #define TG_CT_WOULD_DENY (1 << 2)
 #define TG_CT_DENIED	 (1 << 3) /* judged again at `epoch`, and denied */
+#define TG_CT_SETTLED	 (1 << 4) /* its socket at the proxy was seen to be established */
 
 /* tg_ct.tcp_seen */
 #define TG_SEEN_SYN	  (1 << 0)

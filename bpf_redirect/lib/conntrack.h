@@ -5,10 +5,12 @@
  * given; when the epoch has moved, the flow is judged again in its original direction, so a policy
  * change reaches established flows with their next packet.
  *
- * The proxy's upstream connections have no entry: their socket is their state (redirect.h). One
- * may even have the same ends and ports as a redirected flow of its client (original_src keeps the
- * address, the port is drawn anew); replies to it then find an entry of kind TG_CT_REDIRECT in the
- * reply direction, in which the client's own flow never has packets from outside.
+ * The proxy's upstream connections have their socket for their state (redirect.h). What replies to
+ * one may is remembered as TG_CT_PROXY, which says nothing about packets in its own direction: these
+ * come from the proxy, or are a client's that happens to use the same ends and ports (original_src
+ * keeps the address, the port is drawn anew). Such a client's flow takes the entry's place; replies
+ * to the proxy then find TG_CT_REDIRECT in the reply direction, in which the client's own flow never
+ * has packets from outside.
  */
 #ifndef TG_CONNTRACK_H
 #define TG_CONNTRACK_H
@@ -60,7 +62,7 @@ static __always_inline __u64 tg_ct_timeout_ns(const struct tg_ct *ct, __u8 proto
 	 * RST that the socket does not believe must not make us forget the flow, or it would go on
 	 * unjudged.
 	 */
-	if (ct->kind == TG_CT_REDIRECT)
+	if (ct->kind == TG_CT_REDIRECT || ct->kind == TG_CT_PROXY)
 		return TG_TIMEOUT_TCP_NS;
 	if ((ct->tcp_seen & TG_SEEN_RST) ||
 	    (ct->tcp_seen & (TG_SEEN_FIN | TG_SEEN_FIN_REPLY)) == (TG_SEEN_FIN | TG_SEEN_FIN_REPLY))
@@ -101,7 +103,20 @@ static __always_inline void tg_ct_touch(struct tg_ct *ct, const struct tg_packet
 		ct->tcp_seen |= seen;
 }
 
-/* Begin (or begin again) a flow whose originator is the packet's source. */
+/*
+ * Whether the stack will find the proxy's socket by itself, and with it (TCP early demux) the route
+ * that its last packet took: the socket was there, and neither end has begun to close. Should it be
+ * gone all the same, the sk_lookup program finds the slot's listener, which resets.
+ */
+static __always_inline bool tg_ct_is_settled(const struct tg_ct *ct, const struct tg_packet *packet,
+					     const struct tg_config *config)
+{
+	return (ct->flags & TG_CT_SETTLED) && packet->fragment == TG_WHOLE &&
+	       !tg_is_opening(packet) && (config->flags & TG_CONFIG_TIME_WAIT_LOOKUP) &&
+	       !(ct->tcp_seen & (TG_SEEN_FIN | TG_SEEN_FIN_REPLY | TG_SEEN_RST));
+}
+
+/* Begin (or begin again) a flow whose originator is the source if `source_is_high` says so. */
 static __always_inline bool tg_ct_create(const struct tg_ct_key *key, bool source_is_high,
 					 const struct tg_packet *packet, __u8 kind, __u8 flags,
 					 const struct tg_judgement *judgement, __u32 epoch,

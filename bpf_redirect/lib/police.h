@@ -144,26 +144,34 @@ static __always_inline enum tg_reason tg_rejudge(struct tg_ct *ct, __u8 protocol
 static __always_inline enum tg_reason tg_deliver(struct __sk_buff *skb,
 						 const struct tg_packet *packet,
 						 const struct tg_config *config, __u32 slot,
-						 enum tg_hook hook)
+						 struct tg_ct *ct, enum tg_hook hook)
 {
 	if (packet->fragment != TG_WHOLE)
 		return TG_FRAGMENT_REDIRECT;
 	if (hook == TG_HOOK_TO_ENDPOINT)
 		return config->hairpin_ifindex ? TG_HAIRPINNED : TG_NO_HAIRPIN;
-	return tg_steer(skb, packet, config, slot);
+	if (ct && tg_ct_is_settled(ct, packet, config)) {
+		tg_mark(skb, TG_MARK_TO_PROXY);
+		return TG_REDIRECTED;
+	}
+	return tg_steer(skb, packet, config, slot, ct);
 }
 
-/* A packet for a connection of the proxy's own, which has a socket here and no entry. */
+/* A packet for a connection of the proxy's own, which has a socket here; `ct`: its entry, if any. */
 static __always_inline enum tg_reason tg_deliver_to_socket(struct __sk_buff *skb,
 							   const struct tg_packet *packet,
 							   const struct tg_config *config,
-							   enum tg_hook hook)
+							   struct tg_ct *ct, enum tg_hook hook)
 {
 	if (packet->fragment != TG_WHOLE)
 		return TG_FRAGMENT_REDIRECT;
 	if (hook == TG_HOOK_TO_ENDPOINT)
 		return config->hairpin_ifindex ? TG_HAIRPINNED : TG_NO_HAIRPIN;
-	return tg_steer_to_socket(skb, packet, true);
+	if (ct && tg_ct_is_settled(ct, packet, config)) {
+		tg_mark(skb, TG_MARK_TO_PROXY);
+		return TG_REDIRECTED;
+	}
+	return tg_steer_to_socket(skb, packet, true, ct);
 }
 
 static __always_inline enum tg_reason tg_police_known(const struct tg_ct *ct)
@@ -250,7 +258,7 @@ static __always_inline enum tg_reason tg_relate(struct __sk_buff *skb,
 	quoted.destination_port_be = ports.destination_port_be;
 	tg_ct_key_of(&quoted, &key);
 	ct = tg_ct_find(&key, now_ns);
-	if (ct && ct->kind != TG_CT_REDIRECT)
+	if (ct && ct->kind != TG_CT_REDIRECT && ct->kind != TG_CT_PROXY)
 		return ct->kind == TG_CT_HOST ||
 				       (ct->epoch == config->epoch && !(ct->flags & TG_CT_DENIED))
 			       ? TG_RELATED
@@ -300,9 +308,10 @@ static __always_inline enum tg_reason tg_police_judge(const struct tg_packet *pa
 }
 
 /*
- * A packet for a socket of the proxy, without an entry. Most are a server's replies to the proxy:
- * then its client may speak to that server through the proxy. Else it is a client's, whose entry
- * was evicted: judged again, or a policy that changed meanwhile would never reach it.
+ * A packet for a socket of the proxy, without an entry of this epoch. Most are a server's replies to
+ * the proxy: then its client may speak to that server through the proxy, which is noted. Else it is
+ * a client's, whose entry was evicted: judged again, or a policy that changed meanwhile would never
+ * reach it.
  */
 static __always_inline enum tg_reason
 tg_police_socket(struct __sk_buff *skb, const struct tg_packet *packet,
@@ -312,8 +321,13 @@ tg_police_socket(struct __sk_buff *skb, const struct tg_packet *packet,
 	struct tg_question question = tg_ask(packet, true, packet->source_port_be);
 
 	*judgement = tg_judge(&question);
-	if (judgement->verdict == TG_REDIRECT)
-		return tg_deliver_to_socket(skb, packet, config, hook);
+	if (judgement->verdict == TG_REDIRECT) {
+		if (packet->protocol == TG_PROTO_TCP &&
+		    !tg_ct_create(key, !source_is_high, packet, TG_CT_PROXY, 0, judgement, epoch,
+				  now_ns))
+			return TG_CT_FULL;
+		return tg_deliver_to_socket(skb, packet, config, NULL, hook);
+	}
 	if (packet->protocol == TG_PROTO_UDP)
 		return TG_CT_MISSING; /* the client has no socket: it may not ask that server (any more) */
 	question = tg_ask(packet, false, packet->destination_port_be);
@@ -323,7 +337,7 @@ tg_police_socket(struct __sk_buff *skb, const struct tg_packet *packet,
 	if (judgement->verdict == TG_REDIRECT &&
 	    !tg_ct_create(key, source_is_high, packet, TG_CT_REDIRECT, 0, judgement, epoch, now_ns))
 		return TG_CT_FULL;
-	return tg_deliver_to_socket(skb, packet, config, hook);
+	return tg_deliver_to_socket(skb, packet, config, NULL, hook);
 }
 
 /* Judge and steer; `judgement` is filled in for the event. */
@@ -360,6 +374,11 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 		is_reply = !!(ct->flags & TG_CT_FROM_HIGH) != source_is_high;
 		stale = ct->kind != TG_CT_HOST && ct->epoch != epoch;
 	}
+	if (ct && ct->kind == TG_CT_PROXY &&
+	    (!is_reply || opening || stale || hook == TG_HOOK_TO_ENDPOINT)) {
+		ct = NULL;
+		is_reply = false;
+	}
 	/* What a local pod sends has its entry from its own interface, or did not come from there. */
 	if (hook == TG_HOOK_TO_ENDPOINT && (!ct || (opening && is_reply)) &&
 	    (!tg_is_icmp(packet) || tg_is_echo(packet)) && tg_whois(&packet->source).ifindex)
@@ -369,14 +388,20 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 		is_reply = false;
 	}
 	if (ct && ct->kind == TG_CT_REDIRECT && is_reply)
-		return tg_deliver_to_socket(skb, packet, config, hook);
+		return tg_deliver_to_socket(skb, packet, config, NULL, hook);
+	if (ct && ct->kind == TG_CT_PROXY) {
+		tg_ct_touch(ct, packet, true, now_ns);
+		return tg_deliver_to_socket(skb, packet, config, ct, hook);
+	}
 	if (!ct && !opening && tg_has_socket(skb, packet) &&
 	    tg_whois(&packet->destination).identity != TG_IDENTITY_HOST)
 		return tg_police_socket(skb, packet, config, &key, source_is_high, judgement, hook,
 					epoch, now_ns);
 
-	if (ct && opening)
+	if (ct && opening) {
 		ct->tcp_seen = TG_SEEN_SYN;
+		ct->flags &= ~TG_CT_SETTLED;
+	}
 	if (ct)
 		tg_ct_touch(ct, packet, is_reply, now_ns);
 	if (ct && !stale) {
@@ -391,7 +416,7 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 	if (is_reply)
 		judgement->event_flags |= TG_EVENT_REPLY;
 	if (reason == TG_REDIRECTED)
-		return tg_deliver(skb, packet, config, slot, hook);
+		return tg_deliver(skb, packet, config, slot, stale ? NULL : ct, hook);
 	return reason;
 }
 

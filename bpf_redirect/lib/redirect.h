@@ -11,8 +11,9 @@
 #include "maps.h"
 #include "packet.h"
 
-#define TG_TCP_LISTEN	 10 /* enum in net/tcp_states.h, exposed as BPF_TCP_LISTEN */
-#define TG_TCP_TIME_WAIT 6
+#define TG_TCP_LISTEN	   10 /* enum in net/tcp_states.h, exposed as BPF_TCP_LISTEN */
+#define TG_TCP_TIME_WAIT   6
+#define TG_TCP_ESTABLISHED 1
 
 static __always_inline __u32 tg_tuple_of(const struct tg_packet *packet,
 					 struct bpf_sock_tuple *tuple)
@@ -125,9 +126,10 @@ static __always_inline bool tg_has_socket(struct __sk_buff *skb, const struct tg
 	return found;
 }
 
-/* To the connection's own socket; TG_CT_MISSING if there is none. */
-static __always_inline enum tg_reason
-tg_steer_to_socket(struct __sk_buff *skb, const struct tg_packet *packet, bool time_wait_too)
+/* To the connection's own socket, which is noted in `ct`, if any; TG_CT_MISSING if there is none. */
+static __always_inline enum tg_reason tg_steer_to_socket(struct __sk_buff *skb,
+							 const struct tg_packet *packet,
+							 bool time_wait_too, struct tg_ct *ct)
 {
 	struct bpf_sock_tuple tuple;
 	__u32 size = tg_tuple_of(packet, &tuple);
@@ -151,6 +153,8 @@ tg_steer_to_socket(struct __sk_buff *skb, const struct tg_packet *packet, bool t
 		bpf_sk_release(socket);
 		return TG_CT_MISSING;
 	}
+	if (ct && socket->state == TG_TCP_ESTABLISHED && !(ct->flags & TG_CT_SETTLED))
+		ct->flags |= TG_CT_SETTLED;
 	return tg_assign(skb, socket);
 }
 
@@ -208,14 +212,15 @@ tg_steer_to_listener(struct __sk_buff *skb, const struct tg_packet *packet, __u3
  */
 static __always_inline enum tg_reason tg_steer(struct __sk_buff *skb,
 					       const struct tg_packet *packet,
-					       const struct tg_config *config, __u32 slot_id)
+					       const struct tg_config *config, __u32 slot_id,
+					       struct tg_ct *ct)
 {
 	bool time_wait_too = !tg_is_opening(packet) || (config->flags & TG_CONFIG_TIME_WAIT_LOOKUP);
 	enum tg_reason reason;
 
 	if (packet->protocol == TG_PROTO_UDP)
 		return tg_steer_to_listener(skb, packet, slot_id);
-	reason = tg_steer_to_socket(skb, packet, time_wait_too);
+	reason = tg_steer_to_socket(skb, packet, time_wait_too, ct);
 	if (reason != TG_CT_MISSING)
 		return reason;
 	return tg_steer_to_listener(skb, packet, slot_id);

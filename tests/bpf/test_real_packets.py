@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from bpf_redirect.abi import ConntrackKind, DropReason, Hook, PassReason
+from bpf_redirect.abi import ConntrackFlag, ConntrackKind, DropReason, Hook, PassReason
 from bpf_redirect.cgroups import mount_point
 from bpf_redirect.errors import PinMissing
 from bpf_redirect.host import get_sysctl, set_sysctl
@@ -41,6 +41,7 @@ pytestmark = pytest.mark.root
 TCP, UDP = int(Protocol.TCP), int(Protocol.UDP)
 PORT = 8080
 SLOT = 7
+TCP_REPAIR = 19
 VERSIONS = pytest.mark.parametrize("version", [4, 6])
 
 
@@ -306,6 +307,82 @@ def test_local_pair_goes_through_the_pair_slot_once(arena: Arena, a: Pod, b: Pod
     exchange(client, accepted)
     upstream = pair.upstream(accepted)
     exchange(upstream, arena.owned(server.accept()[0]))
+
+
+def settled(arena: Arena) -> set[ConntrackKind]:
+    """The kinds of the connections whose socket is left to the stack to find."""
+    return {entry.kind for entry in arena.datapath.conntrack_entries() if ConntrackFlag.SETTLED in entry.flags}
+
+
+def vanish(sock: socket.socket) -> None:
+    """Close without a word to the other end."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    sock.close()
+
+
+@VERSIONS
+@pytest.mark.parametrize("early_demux", [True, False])
+def test_once_established_the_stack_finds_the_proxys_sockets_by_itself(
+    arena: Arena, a: Pod, b: Pod, version: int, early_demux: bool, request: pytest.FixtureRequest
+) -> None:
+    if not early_demux:
+        request.getfixturevalue("no_early_demux")
+    proxy = redirect_ingress(arena)
+    server = arena.server(b, version, PORT)
+    client = arena.dial(a, b, version, PORT)
+    accepted = proxy.accept(version)
+    upstream = proxy.upstream(accepted)
+    peer = arena.owned(server.accept()[0])
+    for _ in range(3):
+        exchange(client, accepted)
+        exchange(upstream, peer)
+    assert settled(arena) == {ConntrackKind.REDIRECT, ConntrackKind.PROXY}
+    arena.rule("b", Direction.INGRESS, redirect(SLOT), protocol=TCP, port=PORT + 1)
+    arena.apply()  # another epoch: judged again, and settled as before
+    for _ in range(3):
+        exchange(client, accepted)
+        exchange(upstream, peer)
+    assert settled(arena) == {ConntrackKind.REDIRECT, ConntrackKind.PROXY}
+    arena.rule("b", Direction.INGRESS, DENY, protocol=TCP, port=PORT)
+    arena.apply()
+    client.sendall(b"more")
+    eventually(lambda: arena.count(DropReason.POLICY_DENIED, Hook.FROM_ENDPOINT) >= 1, "what the client sends is denied")
+    accepted.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        accepted.recv(1)
+
+
+@VERSIONS
+def test_client_is_reset_when_the_proxys_settled_socket_has_vanished(arena: Arena, a: Pod, b: Pod, version: int) -> None:
+    proxy = redirect_ingress(arena)
+    client = arena.dial(a, b, version, PORT)
+    accepted = proxy.accept(version)
+    for _ in range(3):
+        exchange(client, accepted)
+    assert settled(arena) == {ConntrackKind.REDIRECT}
+    vanish(accepted)
+    sends_until_reset(client)
+
+
+@VERSIONS
+def test_what_replies_to_the_proxy_may_opens_nothing_for_others(arena: Arena, a: Pod, b: Pod, version: int) -> None:
+    """The remembered reply flow has the ends and ports of whatever the client or the server may dial next."""
+    proxy = redirect_ingress(arena)
+    server = arena.server(b, version, PORT)
+    client = arena.dial(a, b, version, PORT)
+    accepted = proxy.accept(version)
+    upstream = proxy.upstream(accepted)
+    peer = arena.owned(server.accept()[0])
+    for _ in range(3):
+        exchange(upstream, peer)
+    assert settled(arena) == {ConntrackKind.PROXY}
+    source_port = upstream.getsockname()[1]
+    own = arena.dial(a, b, version, PORT, source_port=source_port)  # the same ends and ports, by the client itself
+    own_accepted = proxy.accept(version)
+    assert own_accepted.getpeername()[:2] == (a.address(version), source_port)
+    for _ in range(3):
+        exchange(own, own_accepted)
+        exchange(upstream, peer)
 
 
 @VERSIONS
