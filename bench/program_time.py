@@ -1,7 +1,7 @@
 """What the BPF programs cost a packet of a known flow: ``python -m bench.program_time``, nanoseconds.
 
 The kernel runs a program on the same packet again and again (BPF_PROG_TEST_RUN) in batches, and the fastest batch counts: so a
-busy machine hardly disturbs. Caches are warm, which they are not between a proxy's work: compare versions by it, not with a request.
+busy machine hardly disturbs. Caches are warm, which they are not between a proxy's work: compare versions by it, not requests.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def main() -> None:
         print(f"{'packet of 64 bytes':32}{'program':14}{'IPv4, ns':>10}{'IPv6, ns':>10}")
         for four, six in zip(flows(arena, 4), flows(arena, 6), strict=True):
             measured = []
-            for what, program, pod, packet, ingress, mark in (four, six):
+            what, program, *_ = four
+            for _, _, pod, packet, ingress, mark in (four, six):
                 context = p.skb_context(ifindex=arena.ifindexes[pod], ingress_ifindex=ingress, mark=mark)
                 measured.append(fastest_ns(programs[program], packet, context))
             print(f"{what:32}{program:14}{measured[0]:10}{measured[1]:10}")

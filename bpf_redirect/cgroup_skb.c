@@ -46,7 +46,7 @@ static __always_inline enum tg_reason tg_police_workload(const struct tg_packet 
 							 __u32 identity, bool egress,
 							 struct tg_judgement *judgement)
 {
-	__u64 now_ns = bpf_ktime_get_ns();
+	__u64 now_ns = tg_now_ns();
 	bool opening = tg_is_opening(packet), is_reply = false, outward;
 	struct tg_question question;
 	enum tg_reason reason;

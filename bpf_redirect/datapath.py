@@ -127,6 +127,7 @@ class Datapath:
         self.settings = settings or DatapathSettings()
         self._root = PinRoot(self.settings.pin_root)
         self._maps: Maps | None = None
+        self._routed = False
 
     # ---- life cycle ----------------------------------------------------------------------------------------------
 
@@ -169,10 +170,10 @@ class Datapath:
         )
 
     def open(self) -> None:
-        """Open the pinned maps, write the configuration, and make rule, routes, hairpin and sysctls. Idempotent."""
+        """Open the pinned maps, write the configuration, and make hairpin and sysctls. Idempotent."""
         self.close()
         self._maps = Maps.open(self._root.maps)
-        host.make_routes(self.settings.names)
+        self._route_marked(sync.read(self._maps))
         hairpin_ifindex = host.make_hairpin(self.settings.names)
         wanted = host.wanted_sysctls(self.settings.names)
         for name in ("ipv4/tcp_early_demux", "ipv4/udp_early_demux"):
@@ -204,6 +205,7 @@ class Datapath:
             attach.remove_filters(interface_name)
         host.remove_hairpin(self.settings.names)
         host.remove_routes(self.settings.names)
+        self._routed = False
         host.restore_sysctls(self.settings.state_directory)
         self._root.remove()
 
@@ -287,6 +289,7 @@ class Datapath:
 
         Raises MapFull or KernelError with a first, safe part of the change done; call again with ``current=None``.
         """
+        self._route_marked(wanted)
         held = self.read() if current is None else current
         # Before its entry opens an endpoint: whoever had its interface's number before may have left what DNS told it.
         forget_pods(self.maps["tg_names"], _other_pods(held, wanted))
@@ -295,6 +298,16 @@ class Datapath:
     def bump_epoch(self) -> int:
         """Have every established flow judged again."""
         return sync.bump_epoch(self.maps)
+
+    def _route_marked(self, state: MapState) -> None:
+        """Make rule and routes for marked packets before there is a slot that they could be for.
+
+        Not earlier: with any rule beside the kernel's own, each packet that the host forwards costs a slower route lookup, and
+        a node without L7 policy should not pay for it.
+        """
+        if state.slots and not self._routed:
+            host.make_routes(self.settings.names)
+            self._routed = True
 
     def _configure(self, hairpin_ifindex: int) -> None:
         raw = self.maps["tg_config"].lookup(encode_u32(0))

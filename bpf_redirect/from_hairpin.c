@@ -9,7 +9,7 @@ static __always_inline int tg_at_from_hairpin(struct __sk_buff *skb)
 {
 	const enum tg_hook hook = TG_HOOK_FROM_HAIRPIN;
 	struct tg_config *config = tg_config();
-	__u64 now_ns = bpf_ktime_get_ns();
+	__u64 now_ns = tg_now_ns();
 	struct tg_packet packet;
 	enum tg_reason reason;
 	struct tg_ct_key key;

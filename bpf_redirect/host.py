@@ -3,7 +3,8 @@
 Owns: making these and undoing them. Old sysctl values are saved in the state directory before they are changed, so that
 ``restore_sysctls`` works after a crash too. Everything is in the network namespace of the calling thread.
 
- - ``ip rule``: packets marked for the proxy look up a table that says "everything is local" (v4 and v6).
+ - ``ip rule``: packets marked for the proxy look up a table that says "everything is local" (v4 and v6). Only where there is
+   a slot: any rule but the kernel's own makes every route lookup of the host slower.
  - the hairpin: a veth pair; redirects on the way to a pod are sent to its second end, where a socket can be assigned.
  - ``rp_filter`` off where packets come from where the route back doesn't point (the hairpin), forwarding on.
 """

@@ -9,7 +9,7 @@
 
 static __always_inline int tg_at_sk_lookup(struct bpf_sk_lookup *ctx)
 {
-	__u64 now_ns = bpf_ktime_get_ns();
+	__u64 now_ns = tg_now_ns();
 	struct tg_packet packet = {.protocol = TG_PROTO_TCP};
 	struct tg_listener_key listener = {};
 	struct bpf_sock *socket;

@@ -12,7 +12,7 @@
 static __always_inline enum tg_reason
 tg_from_host(struct __sk_buff *skb, const struct tg_packet *packet, const struct tg_config *config)
 {
-	__u64 now_ns = bpf_ktime_get_ns();
+	__u64 now_ns = tg_now_ns();
 	struct tg_judgement judgement = {.verdict = TG_ALLOW};
 	struct tg_ct_key key;
 	bool source_is_high;
@@ -62,7 +62,7 @@ static __always_inline enum tg_reason tg_from_proxy(const struct tg_packet *pack
 	judgement.destination_identity = tg_whois(&packet->destination).identity;
 	source_is_high = tg_ct_key_of(packet, &key);
 	if (!tg_ct_create(&key, source_is_high, packet, TG_CT_HOST, 0, &judgement, config->epoch,
-			  bpf_ktime_get_ns()))
+			  tg_now_ns()))
 		return TG_CT_FULL;
 	return TG_FROM_PROXY;
 }

@@ -51,6 +51,15 @@ static __always_inline bool tg_ct_key_of(const struct tg_packet *packet, struct 
 	return source_is_high;
 }
 
+/*
+ * CLOCK_MONOTONIC as of the last timer tick: ages are in seconds, and a tenth of a packet's time
+ * here went into reading the clock exactly.
+ */
+static __always_inline __u64 tg_now_ns(void)
+{
+	return bpf_ktime_get_coarse_ns();
+}
+
 static __always_inline __u64 tg_ct_timeout_ns(const struct tg_ct *ct, __u8 protocol)
 {
 	if (protocol == TG_PROTO_UDP)

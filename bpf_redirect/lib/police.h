@@ -351,7 +351,7 @@ static __always_inline enum tg_reason tg_police(struct __sk_buff *skb,
 	 * older epoch, and given again with the next packet.
 	 */
 	__u32 epoch = *(const volatile __u32 *)&config->epoch;
-	__u64 now_ns = bpf_ktime_get_ns();
+	__u64 now_ns = tg_now_ns();
 	bool opening = tg_is_opening(packet), is_reply = false, stale = false;
 	bool source_is_high;
 	enum tg_reason reason;

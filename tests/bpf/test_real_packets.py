@@ -369,7 +369,7 @@ def test_what_replies_to_the_proxy_may_opens_nothing_for_others(arena: Arena, a:
     """The remembered reply flow has the ends and ports of whatever the client or the server may dial next."""
     proxy = redirect_ingress(arena)
     server = arena.server(b, version, PORT)
-    client = arena.dial(a, b, version, PORT)
+    arena.dial(a, b, version, PORT)
     accepted = proxy.accept(version)
     upstream = proxy.upstream(accepted)
     peer = arena.owned(server.accept()[0])
@@ -971,12 +971,18 @@ def test_workload_redirect_needs_the_nodes_address(arena: Arena, b: Pod, cgroup:
 # ---- the end --------------------------------------------------------------------------------------------------------
 
 
-def test_cleanup_leaves_nothing_behind() -> None:
+def test_rule_comes_with_the_first_slot_and_cleanup_leaves_nothing_behind() -> None:
     with Arena("clean") as arena:
         pod = arena.pod("a")
         arena.world(uplink=True)
         arena.open_all("a")
         arena.apply()
+        with netns(NETNS_DIRECTORY / arena.cluster.node_netns):
+            assert "2004" not in ip_text("-4", "rule"), "a rule makes every route lookup slower: none without a slot"
+            arena.slots[SLOT] = PROXY_PORT_MIN + SLOT
+            arena.apply()
+            assert "2004" in ip_text("-4", "rule")
+            assert "2004" in ip_text("-6", "rule")
         arena.datapath.cleanup()
         assert not os.path.exists(arena.datapath.settings.pin_root)
         assert not list((arena.datapath.settings.state_directory).glob("*"))
