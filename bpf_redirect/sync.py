@@ -92,10 +92,14 @@ class ApplyReport:
 
 
 def _puts(table: Table, current: Mapping[_K, _V], wanted: Mapping[_K, _V]) -> list[Put]:
+    if current is wanted:
+        return []
     return [Put(table, key, value) for key, value in wanted.items() if current.get(key) != value]
 
 
 def _removes(table: Table, current: Mapping[_K, _V], wanted: Mapping[_K, _V]) -> list[Remove]:
+    if current is wanted:
+        return []
     return [Remove(table, key) for key in current if key not in wanted]
 
 

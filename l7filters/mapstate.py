@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import assert_never
 
 from l7filters.identity import IdentityNumber, Network
-from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, PolicyEntry, Redirect, SlotKey
+from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, IpcacheEntry, PolicyEntry, Redirect, SlotKey
 from l7filters.population import WORLD_PREFIXES
 from l7filters.slots import SlotTable
 
@@ -90,6 +90,10 @@ class DeriveMemo:
     entries: tuple[PolicyEntry, ...] = ()
     numbers: Mapping[SlotKey, int] = field(default_factory=dict)
     policy: Mapping[EntryKey, PolicyValue] = field(default_factory=dict)
+    addresses: tuple[IpcacheEntry, ...] = ()
+    ifindexes: Mapping[str, int] = field(default_factory=dict)
+    ipcache: Mapping[Network, IpcacheValue] = field(default_factory=dict)
+    by_endpoint: Mapping[str, tuple[IPv4Address | IPv6Address, ...]] = field(default_factory=dict)
 
 
 def derive(
@@ -123,16 +127,9 @@ def rederive(
     """Do what ``derive`` does, from where ``memo`` was left; pass on the memo returned."""
     numbers = table.ids
     policy = _policy(compiled.entries, numbers, memo)
-    addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
-    ipcache: dict[Network, IpcacheValue] = {}
-    outside = {number for label_set, number in compiled.identities.numbers.items() if label_set.cidrs}
-    outside.update(IdentityNumber(int(number)) for _, number in WORLD_PREFIXES)
-    for entry in compiled.ipcache:
-        ifindex = 0
-        if entry.endpoint is not None:
-            addresses.setdefault(entry.endpoint, []).append(entry.prefix.network_address)
-            ifindex = ifindex_by_endpoint.get(entry.endpoint, 0)
-        ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex, entry.identity in outside)
+    ipcache, addresses = memo.ipcache, memo.by_endpoint
+    if compiled.ipcache != memo.addresses or ifindex_by_endpoint != memo.ifindexes:
+        ipcache, addresses = _ipcache(compiled, ifindex_by_endpoint)
     pairs: dict[tuple[int, int], int] = {}
     for pair in compiled.pairs:
         egress, ingress = table.ids.get(pair.egress), table.ids.get(pair.ingress)
@@ -144,7 +141,7 @@ def rederive(
         slots={number: port_base + number for number in sorted(ready & frozenset(numbers.values()))},
         pairs=pairs,
         endpoints={
-            ifindex_by_endpoint[local.key]: EndpointValue(local.identity, tuple(addresses.get(local.key, ())))
+            ifindex_by_endpoint[local.key]: EndpointValue(local.identity, addresses.get(local.key, ()))
             for local in compiled.endpoints
             if local.interface is not None and local.key in ifindex_by_endpoint
         },
@@ -154,14 +151,31 @@ def rederive(
             if local.cgroup is not None and local.key in cgroup_ids
         },
     )
-    return state, DeriveMemo(compiled.entries, numbers, policy)
+    return state, DeriveMemo(compiled.entries, numbers, policy, compiled.ipcache, dict(ifindex_by_endpoint), ipcache, addresses)
+
+
+def _ipcache(
+    compiled: CompiledPolicy, ifindex_by_endpoint: Mapping[str, int]
+) -> tuple[Mapping[Network, IpcacheValue], Mapping[str, tuple[IPv4Address | IPv6Address, ...]]]:
+    """Return what the map holds, and each endpoint's addresses."""
+    addresses: dict[str, tuple[IPv4Address | IPv6Address, ...]] = {}
+    ipcache: dict[Network, IpcacheValue] = {}
+    outside = {number for label_set, number in compiled.identities.numbers.items() if label_set.cidrs}
+    outside.update(IdentityNumber(int(number)) for _, number in WORLD_PREFIXES)
+    for entry in compiled.ipcache:
+        ifindex = 0
+        if entry.endpoint is not None:
+            addresses[entry.endpoint] = (*addresses.get(entry.endpoint, ()), entry.prefix.network_address)
+            ifindex = ifindex_by_endpoint.get(entry.endpoint, 0)
+        ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex, entry.identity in outside)
+    return ipcache, addresses
 
 
 def _policy(entries: tuple[PolicyEntry, ...], numbers: Mapping[SlotKey, int], memo: DeriveMemo) -> Mapping[EntryKey, PolicyValue]:
     """Return the policy map's content, touching only entries that are new or whose slot's number is."""
-    renumbered = {key for key in {*numbers, *memo.numbers} if numbers.get(key) != memo.numbers.get(key)}
-    if entries is memo.entries and not renumbered:
+    if numbers is memo.numbers and entries == memo.entries:
         return memo.policy
+    renumbered = {key for key in {*numbers, *memo.numbers} if numbers.get(key) != memo.numbers.get(key)}
     # Entries are immutable and shared from one compile to the next; the memo keeps its own alive, so an id names one object.
     known = set(map(id, memo.entries))
     present = set(map(id, entries))

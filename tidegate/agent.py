@@ -43,6 +43,7 @@ from tidegate.envoy_process import EnvoyLauncher, ask_version, envoy_settings
 from tidegate.flow_file import FlowFileWriter
 from tidegate.flows import FlowRing, LossSource
 from tidegate.following import Follower, Source
+from tidegate.heap import Heap
 from tidegate.kafka_reports import KafkaReports
 from tidegate.kernel import KernelSide
 from tidegate.metrics import Meters
@@ -51,6 +52,7 @@ from tidegate.observe import Observer
 from tidegate.policy_effect import SlotStates
 from tidegate.realise import Realisation, Realiser
 from tidegate.sandboxes import Sandbox
+from tidegate.selection import Selection
 from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState, SecretsSource, SecretsState
 from tidegate.sources.kubernetes import ClusterSettings, ClusterState, KubernetesSource
 from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, PolicyStatus, ProcessState, XdsStatus
@@ -80,9 +82,12 @@ class _Translator:
         self._settings = settings
         self.secrets = secrets
         self.allowed_sample = settings.allowed_sample
+        self._common: tuple[float, tuple[EnvoyResource, ...]] | None = None
 
     def common(self) -> tuple[EnvoyResource, ...]:
-        return shared_resources(self._settings, self.allowed_sample)
+        if self._common is None or self._common[0] != self.allowed_sample:
+            self._common = (self.allowed_sample, shared_resources(self._settings, self.allowed_sample))
+        return self._common[1]
 
     def slot(self, slot: Slot, slot_id: int) -> Translation:
         return translate_slot(slot, slot_id, self._settings, self.secrets, self.allowed_sample)
@@ -128,6 +133,8 @@ class Agent:
         self._failed = ""
         self._wake = asyncio.Event()
         self._pending = True
+        self._heap = Heap()
+        self._selection: Selection | None = None
         self._envoy_version: str | None = None
         self._cluster: KubernetesSource | None = None
         self._sources = self._make_sources()
@@ -276,11 +283,12 @@ class Agent:
                 first = False
             if self._pending:
                 await self._realise()
-            else:
+                self._heap.changed(time.monotonic())
+            elif not self._heap.rest(time.monotonic()):
                 await self._settle()
 
     async def _wait_for_work(self) -> None:
-        due_s = self._realiser.next_due_s()
+        due_s = min((due for due in (self._realiser.next_due_s(), self._heap.due_s()) if due is not None), default=None)
         try:
             async with asyncio.timeout(None if due_s is None else max(0.0, due_s - time.monotonic())):
                 await self._wake.wait()
@@ -442,6 +450,7 @@ class Agent:
             current=not self._pending and self._complete() and self._realisation is not None and self._in_force(),
             failed=self._failed,
             attachments=self._kernel.attach_failures,
+            selection=self._selection_in_force(),
         )
 
     def _policy_statuses(self, keys: frozenset[str]) -> tuple[PolicyStatus, ...]:
@@ -469,6 +478,13 @@ class Agent:
             flows=replace(self._observer.status(), message=self._flow_file.problem if self._flow_file else ""),
         )
 
+    def _selection_in_force(self) -> Selection | None:
+        if self._realisation is None:
+            return None
+        if self._selection is None or self._selection.world is not self._realisation.world:
+            self._selection = Selection(self._realisation.world)
+        return self._selection
+
     def _in_force(self) -> bool:
         return self._realisation is not None and self._realisation.world.revision == self._world.revision
 
@@ -487,6 +503,7 @@ class Agent:
             acks=total.acks,
             nacks=total.nacks,
             resources=total.resources_sent,
+            bytes=total.bytes_sent,
             quarantined={key.name: nack.reason for key, nack in self._xds.nacks().items()},
         )
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from l7filters.documents import DocumentError as SourceError
 from l7filters.documents import DocumentKey
+from l7filters.identity import IdentityNumber
 from l7filters.ir import SlotKey
-from l7filters.labels import Labels
 from l7filters.model import Policy
 from l7filters.world import Endpoint
 from tidegate.flow import prefixed_labels, workload_name
 from tidegate.realise import Realisation
+from tidegate.selection import Selection
 from tidegate.status import (
     DocumentError,
     EndpointState,
@@ -40,6 +41,8 @@ class Facts:
     failed: str = ""
     attachments: Mapping[str, str] = field(default_factory=dict)
     """Endpoint key -> why it could not be attached."""
+    selection: Selection | None = None
+    """Of the realisation's world."""
 
 
 def document_errors(inputs: Inputs, unheard: tuple[str, ...] = ()) -> tuple[DocumentError, ...]:
@@ -62,30 +65,19 @@ def _document_error(error: SourceError, kept: bool) -> DocumentError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Local:
-    """The local endpoints that are realised: their labels and identities, by key. A node has a hundred, its world thousands."""
-
-    labels: Mapping[str, Labels] = field(default_factory=dict)
-    identities: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, realisation: Realisation | None) -> _Local:
-        if realisation is None:
-            return cls()
-        return cls(
-            {endpoint.key: endpoint.labels for endpoint in realisation.world.endpoints if endpoint.is_local},
-            {endpoint.key: endpoint.identity for endpoint in realisation.compiled.endpoints},
-        )
-
-
 def endpoint_statuses(facts: Facts) -> tuple[EndpointStatus, ...]:
     """Return the state of every local endpoint."""
-    local = _Local.of(facts.realisation)
-    return tuple(_endpoint_status(facts, each, local) for each in facts.inputs.endpoints.endpoints if each.is_local)
+    compiled = facts.realisation.compiled.endpoints if facts.realisation is not None else ()
+    identities = {each.key: each.identity for each in compiled}
+    return tuple(
+        _endpoint_status(facts, endpoint, identities.get(endpoint.key))
+        for endpoint in facts.inputs.endpoints.endpoints
+        if endpoint.is_local
+    )
 
 
-def _endpoint_status(facts: Facts, endpoint: Endpoint, local: _Local) -> EndpointStatus:
+def _endpoint_status(facts: Facts, endpoint: Endpoint, identity: IdentityNumber | None) -> EndpointStatus:
+    """``identity`` None: not of the realised world."""
     realisation = facts.realisation
     attached = realisation is not None and (
         endpoint.key in realisation.surroundings.interface_indices or endpoint.key in realisation.surroundings.cgroup_ids
@@ -95,23 +87,19 @@ def _endpoint_status(facts: Facts, endpoint: Endpoint, local: _Local) -> Endpoin
         state, message = EndpointState.FAILED, facts.attachments[endpoint.key]
     elif facts.failed:
         state, message = EndpointState.FAILED, facts.failed
-    elif realisation is not None and not attached and endpoint.key in local.identities:
+    elif realisation is not None and not attached and identity is not None:
         what = f"interface {endpoint.interface}" if endpoint.interface else f"cgroup {endpoint.cgroup}"
         state, message = EndpointState.WAITING, f"{what} does not exist yet"
     elif realisation is not None and facts.current:
         state = EndpointState.READY
-    selecting = 0
-    if realisation is not None:
-        labels = local.labels.get(endpoint.key, endpoint.labels)
-        selecting = sum(not policy.selects_nodes and policy.subject.matches(labels) for policy in realisation.world.policies)
     return EndpointStatus(
         key=endpoint.key,
         state=state,
-        identity=local.identities.get(endpoint.key, 0),
+        identity=identity or 0,
         attachment=endpoint.interface or endpoint.cgroup or "",
         addresses=tuple(str(address) for address in endpoint.addresses),
         revision=realisation.world.revision if realisation is not None and attached else 0,
-        policies=selecting,
+        policies=facts.selection.policies_of[endpoint.key] if facts.selection is not None else 0,
         message=message,
         workload=f"{endpoint.namespace}/{workload_name(endpoint.name, prefixed_labels(endpoint.labels))}",
     )
@@ -142,12 +130,11 @@ def policy_statuses(facts: Facts, only: Collection[str] | None = None) -> tuple[
             by_key.setdefault(policy.key, []).append(policy)
     wrong = _wrongs(facts)
     slots = _slots_by_policy(facts.realisation)
-    local = _Local.of(facts.realisation)
-    return tuple(_policy_status(facts, key, by_key[key], wrong.get(key), slots.get(key, ()), local) for key in sorted(by_key))
+    return tuple(_policy_status(facts, key, by_key[key], wrong.get(key), slots.get(key, ())) for key in sorted(by_key))
 
 
 def _policy_status(
-    facts: Facts, key: str, specs: list[Policy], wrong: tuple[str, str] | None, slots: tuple[SlotKey, ...], local: _Local
+    facts: Facts, key: str, specs: list[Policy], wrong: tuple[str, str] | None, slots: tuple[SlotKey, ...]
 ) -> PolicyStatus:
     realisation = facts.realisation
     state, message, hint = PolicyState.PENDING, "", ""
@@ -168,14 +155,10 @@ def _policy_status(
         revision=realisation.world.revision if realisation is not None and state is PolicyState.REALISED else 0,
         mode=str(specs[0].mode),
         source=document.source if document else "",
-        endpoints=_selected(local, specs),
+        endpoints=facts.selection.endpoints_of(specs) if facts.selection is not None else 0,
         message=message,
         hint=hint,
     )
-
-
-def _selected(local: _Local, specs: list[Policy]) -> int:
-    return sum(any(not spec.selects_nodes and spec.subject.matches(labels) for spec in specs) for labels in local.labels.values())
 
 
 def _wrongs(facts: Facts) -> dict[str, tuple[str, str]]:

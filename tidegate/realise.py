@@ -93,7 +93,7 @@ class Translator(Protocol):
     """Slots to Envoy resources, with the settings and secrets of the moment."""
 
     def common(self) -> tuple[EnvoyResource, ...]:
-        """What every slot refers to."""
+        """What every slot refers to; the same object while it is the same. Its names never change."""
 
     def slot(self, slot: Slot, slot_id: int) -> Translation:
         """One slot's resources."""
@@ -183,6 +183,7 @@ class Realiser:
         self._translator: Translator | None = None
         self._errors: dict[SlotKey, tuple[SlotError, ...]] = {}
         self._resources = SlotResources()
+        self._common: tuple[tuple[EnvoyResource, ...], Mapping[ResourceKey, Resource]] = ((), {})
         self._snapshot = Snapshot()
         self._map_inputs: tuple[World, Surroundings] | None = None
         self._closing: list[tuple[float, tuple[ProxiedConnection, ...]]] = []
@@ -283,8 +284,12 @@ class Realiser:
 
     def _publish(self, translator: Translator) -> dict[ResourceKey, str]:
         """Publish what there is now and return the versions that differ from before (removed ones aside)."""
-        wanted: list[Resource] = [*map(to_xds, translator.common()), *self._resources.resources()]
-        snapshot = self._snapshot.replaced_by(wanted)
+        common = translator.common()
+        if common is not self._common[0]:
+            self._common = (common, {resource.key: resource for resource in map(to_xds, common)})
+        changes, shared = self._resources.changes(), self._common[1]
+        snapshot = self._snapshot.edited((*shared.values(), *changes.put.values()), changes.dropped - shared.keys())
+        self._resources.published()
         if snapshot is self._snapshot:
             return {}
         changed = [key for key in snapshot.changed_keys(self._snapshot) if key in snapshot]
@@ -401,6 +406,8 @@ class Realiser:
     def refused(self) -> dict[SlotKey, str]:
         """The slots of which Envoy refuses something, with its reason."""
         nacks = self._envoy.nacks()
+        if not nacks:
+            return {}
         keys = {slot_id: key for key, slot_id in self._table.ids.items()}
         found: dict[SlotKey, str] = {}
         for slot_id, live in self._resources.live.items():

@@ -10,8 +10,9 @@ drains what is left -> ROUTE_LINGER_S later the rest goes -> its id is free.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from l7filters.envoy.names import slot_name
 from l7filters.envoy.resource import EnvoyResource
@@ -48,6 +49,14 @@ class LiveSlot:
         return frozenset(resource.key for resource in self.resources)
 
 
+@dataclass(slots=True)
+class Changes:
+    """What is not published yet: resources that are new or have new content, and the names of those that nobody holds now."""
+
+    put: dict[ResourceKey, Resource] = field(default_factory=dict)
+    dropped: set[ResourceKey] = field(default_factory=set)
+
+
 @dataclass(frozen=True, slots=True)
 class _Retiree:
     slot_id: int
@@ -61,6 +70,8 @@ class SlotResources:
     def __init__(self) -> None:
         self.live: dict[int, LiveSlot] = {}
         self._retirees: dict[int, _Retiree] = {}
+        self._holders: Counter[ResourceKey] = Counter()
+        self._changes = Changes()
 
     def wants_translation(self, slots: Mapping[SlotKey, Slot], ids: Mapping[SlotKey, int]) -> dict[SlotKey, Slot]:
         """Return the slots whose content is not the one published."""
@@ -75,11 +86,15 @@ class SlotResources:
         """Publish this content for the slot from now on; whether it is ready stays as it was."""
         assert slot_id not in self._retirees, "a resting id was given out"
         before = self.live.get(slot_id)
-        self.live[slot_id] = LiveSlot(slot_id, slot, tuple(map(to_xds, resources)), before is not None and before.ready)
+        made = LiveSlot(slot_id, slot, tuple(map(to_xds, resources)), before is not None and before.ready)
+        self.live[slot_id] = made
+        self._hold(made.resources)
+        self._release(before.resources if before is not None else ())
 
     def close(self, slot_id: int) -> None:
         """Forget a slot that has no content Envoy could be given: nothing is published and it isn't ready."""
-        self.live.pop(slot_id, None)
+        closed = self.live.pop(slot_id, None)
+        self._release(closed.resources if closed is not None else ())
 
     def mark_ready(self, slot_ids: Iterable[int]) -> None:
         """These slots were accepted and listen."""
@@ -101,6 +116,8 @@ class SlotResources:
             live = self.live.pop(slot_id)
             kept = tuple(resource for resource in live.resources if resource.type_url is not TypeUrl.LISTENER)
             self._retirees[slot_id] = _Retiree(slot_id, kept, now_s + ROUTE_LINGER_S)
+            self._hold(kept)
+            self._release(live.resources)
 
     def retire_unknown(self, slot_ids: Iterable[int], now_s: float) -> None:
         """These slots are an earlier agent's, and what they held is not known: their ids are free when they have drained."""
@@ -111,19 +128,35 @@ class SlotResources:
         """Drop the retirees whose time is up and return their ids, to be released."""
         gone = frozenset(slot_id for slot_id, retiree in self._retirees.items() if retiree.gone_at_s <= now_s)
         for slot_id in gone:
-            del self._retirees[slot_id]
+            self._release(self._retirees.pop(slot_id).resources)
         return gone
 
     def next_due_s(self) -> float | None:
         """When ``take_gone`` has something to do next."""
         return min((retiree.gone_at_s for retiree in self._retirees.values()), default=None)
 
-    def resources(self) -> Iterable[Resource]:
-        """All that should be in the snapshot; a secret or cluster shared by several slots comes once for each."""
-        for live in self.live.values():
-            yield from live.resources
-        for retiree in self._retirees.values():
-            yield from retiree.resources
+    def changes(self) -> Changes:
+        """What should be published; the same again until ``published``."""
+        return self._changes
+
+    def published(self) -> None:
+        """The changes are in the snapshot."""
+        self._changes = Changes()
+
+    def _hold(self, resources: Iterable[Resource]) -> None:
+        """A secret or cluster may be held by several slots."""
+        for resource in resources:
+            self._holders[resource.key] += 1
+            self._changes.put[resource.key] = resource
+            self._changes.dropped.discard(resource.key)
+
+    def _release(self, resources: Iterable[Resource]) -> None:
+        for resource in resources:
+            self._holders[resource.key] -= 1
+            if not self._holders[resource.key]:
+                del self._holders[resource.key]
+                self._changes.put.pop(resource.key, None)
+                self._changes.dropped.add(resource.key)
 
     @staticmethod
     def listener_key(slot_id: int) -> ResourceKey:

@@ -158,6 +158,7 @@ class XdsStatus:
     acks: int = 0
     nacks: int = 0
     resources: int = 0
+    bytes: int = 0
     quarantined: Mapping[str, str] = field(default_factory=dict)
     """Resource name -> why Envoy refused it."""
 

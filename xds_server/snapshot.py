@@ -106,17 +106,15 @@ class Resource:
     version: str
     body: bytes = field(repr=False)
     references: frozenset[ResourceKey] = frozenset()
+    key: ResourceKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ResourceKey(self.type_url, self.name))
         if len(self.body) > RESOURCE_BYTES_MAX:
             raise ResourceTooLarge(f"{self.key} has {len(self.body)} bytes, the most is {RESOURCE_BYTES_MAX}")
         assert self.name, "a resource needs a name"
         assert self.name != "*", "'*' means every resource in the protocol"
         assert self.version, "the empty version means absence"
-
-    @property
-    def key(self) -> ResourceKey:
-        return ResourceKey(self.type_url, self.name)
 
     @classmethod
     def of(cls, type_url: TypeUrl, name: str, message: Message, references: Iterable[ResourceKey] = ()) -> Resource:
