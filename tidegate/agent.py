@@ -35,11 +35,11 @@ from l7filters.model import L7Protocol
 from l7filters.world import World
 from tidegate import agent_status, native_module, surroundings
 from tidegate.admin import AdminServer
-from tidegate.cli.exits import Exit
 from tidegate.config import ConfigError, ExistingPods, HostNetworkPods, NodeConfig, SourceKind, load_config
 from tidegate.dns_process import DnsPlaces
 from tidegate.dns_side import DnsSide
 from tidegate.envoy_process import EnvoyLauncher, ask_version, envoy_settings
+from tidegate.exits import Exit
 from tidegate.flow_file import FlowFileWriter
 from tidegate.flows import FlowRing, LossSource
 from tidegate.following import Follower, Source

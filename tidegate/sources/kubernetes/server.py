@@ -21,12 +21,12 @@ import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+if TYPE_CHECKING:
+    from kubernetes.aio.client.api_client import ApiClient
 
 Tree = dict[str, Any]
 """A JSON object."""
@@ -141,6 +141,11 @@ class ApiServer:
 
         Raises ApiRefused if they can't be read.
         """
+        # Here, not above: a node without a cluster has no use for these 17 MB.
+        from kubernetes.aio.client.api_client import ApiClient
+        from kubernetes.aio.client.configuration import Configuration
+        from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
         configuration = Configuration()
         what = str(kubeconfig) if kubeconfig is not None else "the pod's service account"
         try:
@@ -234,6 +239,8 @@ class ApiServer:
         kind: str = "",
         accept: str = "",
     ) -> aiohttp.ClientResponse:
+        from kubernetes.aio.config import ConfigException
+
         headers = {"Accept": accept or "application/json"} | ({"Content-Type": kind} if kind else {})
         try:
             request = await self._client.param_serialize(
