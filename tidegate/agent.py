@@ -466,7 +466,7 @@ class Agent:
             revision=self._world.revision,
             started_at=self._started_at,
             endpoints=endpoints,
-            unmanaged=agent_status.unmanaged(facts, endpoints, self._veths),
+            unmanaged=agent_status.unmanaged(facts, endpoints, self._veths.keys() - self._kernel.uplinks),
             policies=agent_status.policy_statuses(facts),
             document_errors=agent_status.document_errors(self._inputs, () if self._cluster is None else self._cluster.unheard()),
             envoy=self._envoy_status(),

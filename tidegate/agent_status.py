@@ -5,7 +5,7 @@ Owns: which facts make an endpoint ready and a policy realised. ``agent.py`` col
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from l7filters.documents import DocumentError as SourceError
@@ -105,8 +105,8 @@ def _endpoint_status(facts: Facts, endpoint: Endpoint, identity: IdentityNumber 
     )
 
 
-def unmanaged(facts: Facts, statuses: tuple[EndpointStatus, ...], veths: Mapping[str, int]) -> tuple[Unmanaged, ...]:
-    """Return what is on this node and not under policy. ``veths``: interfaces that lead to other namespaces, with their index."""
+def unmanaged(facts: Facts, statuses: tuple[EndpointStatus, ...], doors: Set[str]) -> tuple[Unmanaged, ...]:
+    """Return what is on this node and not under policy. ``doors``: interfaces into other namespaces that are no uplinks."""
     found = [
         Unmanaged(name=status.key, kind="endpoint", reason=status.message or str(status.state))
         for status in statuses
@@ -117,7 +117,7 @@ def unmanaged(facts: Facts, statuses: tuple[EndpointStatus, ...], veths: Mapping
     claimed = {endpoint.interface for endpoint in facts.inputs.endpoints.endpoints}
     found += [
         Unmanaged(name=name, kind="interface", reason="leads to another network namespace, and no endpoint claims it")
-        for name in sorted(veths.keys() - claimed)
+        for name in sorted(doors - claimed)
     ]
     return tuple(found)
 

@@ -3,8 +3,8 @@
 Owns: the index from addresses and identities to endpoints, and the two builders of flows. Pure: time and record ids come in
 as arguments. Must not know where events are read or records go.
 
-A record is attributed by the world and compiled policy of the moment; one that was made just before a change can, for some
-milliseconds, be judged by what came after. ``revision`` says by which.
+A record is attributed by the world and compiled policy of the moment at which it was made (past_worlds.py); ``revision`` says
+which that was.
 """
 
 from __future__ import annotations

@@ -231,6 +231,11 @@ class KernelSide:
         failed = "; ".join(f"uplink {name}: {reason}" for name, reason in sorted(self._uplink_failures.items()))
         return BpfStatus(healthy=not failed, attached=attached, message=failed)
 
+    @property
+    def uplinks(self) -> frozenset[str]:
+        """The interfaces that lead off the node."""
+        return frozenset(self._uplinks)
+
     def drops(self) -> tuple[DropCount, ...]:
         """Dropped packets by reason and hook."""
         if not self._opened:

@@ -27,6 +27,11 @@ MISSES_PER_SECOND_MAX = 50
 """Explanations per second. One costs up to some milliseconds with thousands of rules; a flood of denials then has records
 without a nearest miss, and an agent that still answers."""
 
+NOT_LOOKED_FOR = "not looked for: too many different denials at once (`tidegate explain --flow` finds it)"
+"""Stands in a record whose nearest miss there was no time for."""
+NOT_KNOWN = "not known: judged by a policy that this agent has not seen, or no longer remembers"
+"""Stands in a record of a denial that no world of the last seconds explains: it was judged before this agent started."""
+
 
 def nearest_miss_of(world: World | None, secrets: SecretTexts = NO_SECRETS, redaction: Redaction | None = None) -> NearestMiss:
     """Return what finds the nearest misses in ``world``; None: there is no world yet, and nothing is found."""
@@ -48,13 +53,15 @@ class MissFinder:
         self._refilled_s = clock()
 
     def __call__(self, flow: JudgedFlow) -> str:
-        """Return what came nearest to allowing ``flow``, in words; empty where nothing did, or there was no time to look."""
+        """Return what came nearest to allowing ``flow``, in words (NOT_LOOKED_FOR where there was no time); empty if this world
+        doesn't deny it.
+        """
         known = self._known.get(flow)
         if known is not None:
             self._known.move_to_end(flow)
             return known
         if not self._may_look():
-            return ""
+            return NOT_LOOKED_FOR
         try:
             found = explain(self._world, flow, self._secrets)
         except UnknownPartyError:

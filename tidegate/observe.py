@@ -1,6 +1,6 @@
 """From what the kernel, Envoy and the DNS proxy report to the flow ring.
 
-Owns: reading all, attributing each report to the world in force, and counting what was lost on the way. Must not know who
+Owns: reading all, attributing each report to the world that judged, and counting what was lost on the way. Must not know who
 reads the ring. Reports may be lost (bounded queues everywhere); verdicts never are: those are in the kernel and in Envoy.
 """
 
@@ -11,6 +11,8 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,18 @@ import structlog
 from bpf_redirect.abi import DropReason
 from bpf_redirect.abi import Verdict as KernelVerdict
 from bpf_redirect.events import VerdictEvent
-from tidegate.attribution import NearestMiss, WorldIndex, flow_from_access, flow_from_event, no_nearest_miss
+from tidegate.attribution import WorldIndex, flow_from_access, flow_from_event
 from tidegate.config import NodeConfig
 from tidegate.dns_reports import DnsReports, flow_from_dns
-from tidegate.flow import Redaction, Verdict
+from tidegate.flow import Flow, Redaction, Verdict
 from tidegate.flows import FlowRing, LossSource
-from tidegate.kafka_reports import KafkaReports, flow_from_report
+from tidegate.kafka_reports import KafkaReport, KafkaReports, flow_from_report
 from tidegate.kernel import KernelSide
-from tidegate.nearest import MissFinder
+from tidegate.nearest import NOT_KNOWN, MissFinder
+from tidegate.past_worlds import PastWorld, PastWorlds
 from tidegate.realise import Realisation
 from tidegate.status import DnsStatus, FlowsStatus
-from xds_server.access_log import RecordQueue
+from xds_server.access_log import AccessRecord, RecordQueue
 
 _log = structlog.get_logger()
 
@@ -46,34 +49,38 @@ class Observer:
         self._node = config.node.name
         self._ring = ring
         self._redaction = Redaction(query=config.flows.redact_query, headers=config.flows.redact_headers)
-        self._index: WorldIndex | None = None
-        self._nearest: NearestMiss = no_nearest_miss
+        self._worlds = PastWorlds()
         self._run = uuid.uuid4().hex[:12]
         self._serials = itertools.count(1)
         # The kernel's clock is monotonic; a flow's time is since the epoch.
         self._monotonic_to_epoch_ns = time.time_ns() - time.monotonic_ns()
 
     def world_changed(self, realisation: Realisation) -> None:
-        """Attribute what comes from now on to this world."""
-        self._index = WorldIndex(realisation.world, realisation.compiled)
+        """Attribute what is judged from now on to this world."""
+        index = WorldIndex(realisation.world, realisation.compiled)
         # Without secrets: a record holds no header values that could be compared with them.
-        self._nearest = MissFinder(realisation.world, {}, self._redaction)
+        nearest = MissFinder(realisation.world, {}, self._redaction)
+        self._worlds.add(PastWorld(time.time_ns(), index, nearest))
+
+    def _publish(self, time_ns: int, build: Callable[[PastWorld, str], Flow]) -> None:
+        """Publish the record that ``build`` makes of a verdict given at ``time_ns``, by the world that explains it."""
+        identifier = self._uuid()
+        first: Flow | None = None
+        for world in self._worlds.at(time_ns):
+            flow = build(world, identifier)
+            first = first or flow
+            if flow.verdict not in (Verdict.DENIED, Verdict.AUDITED) or flow.rule is not None or flow.nearest_miss:
+                self._ring.publish(flow)
+                return
+        if first is not None:
+            self._ring.publish(replace(first, nearest_miss=NOT_KNOWN))
 
     async def read_access_log(self, records: RecordQueue) -> None:
         """Publish Envoy's records until cancelled."""
         dropped = 0
         async for batch in records.batches():
             for record in batch:
-                if self._index is not None:
-                    flow = flow_from_access(
-                        self._index,
-                        record,
-                        node=self._node,
-                        uuid=self._uuid(),
-                        redaction=self._redaction,
-                        nearest_miss=self._nearest,
-                    )
-                    self._ring.publish(flow)
+                self._publish(record.start_ns, partial(self._from_access, record))
             if records.dropped_count > dropped:
                 self._ring.report_lost(LossSource.ACCESS_LOG, records.dropped_count - dropped)
                 dropped = records.dropped_count
@@ -88,28 +95,17 @@ class Observer:
             if now[1] > lost_before[1] and now[0] == lost_before[0]:
                 self._ring.report_lost(LossSource.DNS, now[1] - lost_before[1])
             lost_before = now
-            if self._index is not None:
-                flow = flow_from_dns(self._index, report, node=self._node, uuid=self._uuid(), nearest_miss=self._nearest)
-                self._ring.publish(flow)
+            self._publish(report["time_ns"], partial(self._from_dns, report))
 
         await DnsReports(path, take, lambda count: self._ring.report_lost(LossSource.DNS, count)).run()
 
     async def read_kafka(self, reports: KafkaReports) -> None:
         """Publish what the module tells of Kafka requests until cancelled."""
         async for batch in reports.batches():
-            if self._index is None:
-                continue
             now_ns = time.time_ns()
             for report in batch:
-                flow = flow_from_report(
-                    self._index,
-                    report,
-                    node=self._node,
-                    uuid=self._uuid(),
-                    time_ns=now_ns - report.latency_ns,
-                    nearest_miss=self._nearest,
-                )
-                self._ring.publish(flow)
+                time_ns = now_ns - report.latency_ns
+                self._publish(time_ns, partial(self._from_kafka, report, time_ns))
 
     async def read_kernel(self, kernel: KernelSide) -> None:
         """Publish the kernel's verdict events until cancelled."""
@@ -120,19 +116,35 @@ class Observer:
                     # One waking for many events: each by itself would cost the loop more than its record does.
                     await asyncio.sleep(EVENT_BATCH_S)
                 for event in reader.read():
-                    self._publish(event)
+                    self._publish(event.time_ns + self._monotonic_to_epoch_ns, partial(self._from_event, event))
                 total = kernel.event_totals().lost
                 if total > lost:
                     self._ring.report_lost(LossSource.BPF, total - lost)
                     lost = total
 
-    def _publish(self, event: VerdictEvent) -> None:
-        if self._index is None:
-            return
-        flow = flow_from_event(
-            self._index,
+    def _from_access(self, record: AccessRecord, world: PastWorld, identifier: str) -> Flow:
+        return flow_from_access(
+            world.index,
+            record,
             node=self._node,
-            uuid=self._uuid(),
+            uuid=identifier,
+            redaction=self._redaction,
+            nearest_miss=world.nearest,
+        )
+
+    def _from_dns(self, report: dict[str, Any], world: PastWorld, identifier: str) -> Flow:
+        return flow_from_dns(world.index, report, node=self._node, uuid=identifier, nearest_miss=world.nearest)
+
+    def _from_kafka(self, report: KafkaReport, time_ns: int, world: PastWorld, identifier: str) -> Flow:
+        return flow_from_report(
+            world.index, report, node=self._node, uuid=identifier, time_ns=time_ns, nearest_miss=world.nearest
+        )
+
+    def _from_event(self, event: VerdictEvent, world: PastWorld, identifier: str) -> Flow:
+        return flow_from_event(
+            world.index,
+            node=self._node,
+            uuid=identifier,
             time_ns=event.time_ns + self._monotonic_to_epoch_ns,
             verdict=_verdict(event),
             reason=event.reason.name if isinstance(event.reason, DropReason) else "",
@@ -146,9 +158,8 @@ class Observer:
             tcp_flags=event.tcp_flags,
             slot=event.slot,
             is_reply=event.is_reply,
-            nearest_miss=self._nearest,
+            nearest_miss=world.nearest,
         )
-        self._ring.publish(flow)
 
     def _uuid(self) -> str:
         """Unique over restarts and cheap: a record needs no randomness of its own."""

@@ -19,7 +19,7 @@ from l7filters.world import World
 from tidegate.explanation import QuestionError
 from tidegate.flow import Flow, HttpPart, Redaction, Verdict
 from tidegate.judged import judged_flow
-from tidegate.nearest import default_deny_words, miss_words
+from tidegate.nearest import NOT_KNOWN, NOT_LOOKED_FOR, default_deny_words, miss_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def _same_words(flow: Flow, explanation: Explanation, redaction: Redaction) -> b
     if flow.rule is not None:
         return flow.rule in explanation.decision.deciding
     words = miss_words(explanation.nearest_misses, redaction, headers_known=not isinstance(flow.l7, HttpPart))
-    return flow.nearest_miss in (words or default_deny_words(explanation.decision), "")
+    return flow.nearest_miss in (words or default_deny_words(explanation.decision), NOT_LOOKED_FOR, NOT_KNOWN)
 
 
 def _may_depend_on_headers(flow: Flow, decision: Decision) -> bool:

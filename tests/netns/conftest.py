@@ -29,13 +29,28 @@ def family(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """After each scenario: whatever was denied in it says why."""
+    result = yield
+    for node in _nodes(item):
+        node.check_denials()
+    return result
+
+
+def _nodes(item: pytest.Item) -> list[Node]:
+    if not isinstance(item, pytest.Function):
+        return []
+    values = [value.node if isinstance(value, Stage) else value for value in item.funcargs.values()]
+    return list({id(value): value for value in values if isinstance(value, Node)}.values())
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Show the log of every node that a failed test used."""
     outcome = yield
     report = outcome.get_result()
-    if not report.failed or not isinstance(item, pytest.Function):
+    if not report.failed:
         return
-    values = [value.node if isinstance(value, Stage) else value for value in item.funcargs.values()]
-    for node in {id(value): value for value in values if isinstance(value, Node)}.values():
+    for node in _nodes(item):
         report.sections.append((f"log of tidegate run ({node.cluster.tag})", node.log_tail()))

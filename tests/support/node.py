@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import yaml
 
+from tests.support.denials import DenialCheck
 from tests.support.netns import BPF_FILE_SYSTEM, Cluster, namespace_pids
 from tidegate.client import NodeClient, NodeError
 
@@ -42,6 +43,7 @@ class Node:
         self._config = dict(config or {})
         self._first_policies = dict(policies or {})
         self._child: subprocess.Popen[bytes] | None = None
+        self._denials: DenialCheck | None = None
 
     @property
     def directory(self) -> Path:
@@ -130,6 +132,8 @@ class Node:
     def close(self, check: bool = True) -> None:
         """Stop, clean up, and (with ``check``) insist that nothing is left."""
         try:
+            if self._child is not None and check:
+                self.check_denials()
             if self._child is not None:
                 code = self.stop()
                 assert code == 0 or not check, f"tidegate run ended with {code}"
@@ -218,6 +222,12 @@ class Node:
     def flows(self, *arguments: str) -> list[Any]:
         """``tidegate flows -o json``: one object a line."""
         return [json.loads(line) for line in self.cli("flows", "-o", "json", *arguments).stdout.splitlines()]
+
+    def check_denials(self) -> None:
+        """Insist that every denial since the last look says why, and that the evaluator says the same."""
+        if self._denials is None:
+            self._denials = DenialCheck(self.directory / "state" / "admin.sock")
+        self._denials.look()
 
     def envoy_pid(self) -> int:
         """The process of the node's Envoy."""

@@ -23,6 +23,7 @@ WHY_COLUMN_WIDTH_MIN = 160
 SIDE_COLUMN_WIDTH_MIN = 110
 TIME_WIDTH, VERDICT_WIDTH, SIDE_WIDTH = 12, 10, 7
 GAP = "  "
+ARROW = " -> "
 PIPE_COLUMN_WIDTH = 44
 
 _VERDICT_STYLES = {
@@ -74,7 +75,10 @@ def flow_lines(flow: Flow, columns: Columns) -> list[Text]:
     style = _VERDICT_STYLES[flow.verdict]
     verdict, why = cell(flow.verdict.value, style), cell(why_of(flow), "" if columns.has_why else "dim")
     time, side = cell(_clock(flow.time_ns), "dim" if columns.width else ""), cell(flow.direction.value)
-    lines = [_line(columns, [time, verdict, side, _ends(flow), _what(flow), why])]
+    on_screen = columns.width is not None
+    ends = _ends(flow, columns.ends if on_screen else None)
+    what = _what(flow, columns.what if on_screen else None)
+    lines = [_line(columns, [time, verdict, side, ends, what, why])]
     if not columns.has_why and flow.verdict not in (Verdict.FORWARDED, Verdict.REDIRECTED) and why.plain:
         second = cell(" " * (TIME_WIDTH + len(GAP)) + "└ ", "dim")
         second.append_text(why)
@@ -117,15 +121,28 @@ def _clock(time_ns: int) -> str:
     return f"{when:%H:%M:%S}.{time_ns % NANOSECONDS // 1_000_000:03d}"
 
 
-def _ends(flow: Flow) -> Text:
-    from tidegate.cli.output import cell
+def _ends(flow: Flow, width: int | None) -> Text:
+    """Return both ends within ``width``: by name, else by workload, else without namespaces, else cut."""
+    from tidegate.cli.output import visible
 
-    text = cell(_end(flow.source))
-    text.append(" -> ", "dim")
-    text.append_text(cell(_end(flow.destination)))
-    if flow.destination.port:
-        text.append(f":{flow.destination.port}" if flow.destination.name else f" port {flow.destination.port}", "dim")
-    return text
+    ends = (flow.source, flow.destination)
+    port = flow.destination.port
+    suffix = (f":{port}" if flow.destination.name else f" port {port}") if port else ""
+    if width is None:
+        return _joined(visible(_end(flow.source)), visible(_end(flow.destination)), suffix)
+    for name in (_end, _workload, _bare):
+        source, destination = (visible(name(end)) for end in ends)
+        text = _joined(source, destination, suffix)
+        if text.cell_len <= width:
+            return text
+    share = max(4, (width - len(ARROW) - len(suffix)) // 2)
+    return _joined(_cut(source, share), _cut(destination, width - len(ARROW) - len(suffix) - min(share, len(source))), suffix)
+
+
+def _joined(source: str, destination: str, suffix: str) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(source, (ARROW, "dim"), destination, (suffix, "dim"))
 
 
 def _end(end: FlowEnd) -> str:
@@ -136,18 +153,38 @@ def _end(end: FlowEnd) -> str:
     return f"{address} ({reserved[0]})" if reserved else address
 
 
-def _what(flow: Flow) -> Text:
-    from tidegate.cli.output import cell
+def _workload(end: FlowEnd) -> str:
+    return end.workload if end.name else _end(end)
 
-    text = cell(flow.summary())
+
+def _bare(end: FlowEnd) -> str:
+    return end.workload.rpartition("/")[2] if end.name else str(end.address or "?")
+
+
+def _what(flow: Flow, width: int | None) -> Text:
+    """Return the message. On a screen an HTTP request is method, path and status, and it is the path that gives way."""
+    from rich.text import Text
+
+    from tidegate.cli.output import cell, visible
+
     message = flow.l7
-    if isinstance(message, HttpPart):
-        if message.code:
-            style = "green" if message.code < 400 else "yellow" if message.code < 500 else "red"
-            text.highlight_regex(rf" {message.code}(?= grpc-status|$)", style)
-        if message.protocol and text.plain.startswith(f"{message.protocol} "):
-            text.stylize("dim", 0, len(message.protocol))
-    return text
+    if width is None or not isinstance(message, HttpPart):
+        return cell(flow.summary())
+    grpc = f" grpc-status {message.grpc_status}" if message.grpc_status is not None else ""
+    code = f" {message.code}" if message.code else ""
+    method, path = f"{message.method} ", visible(message.url)
+    if len(method) + len(path) + len(code) + len(grpc) > width:
+        path = visible(message.path)
+    style = "green" if message.code < 400 else "yellow" if message.code < 500 else "red"
+    return Text.assemble(visible(method), _cut(path, width - len(method) - len(code) - len(grpc)), (code, style), grpc)
+
+
+def _cut(text: str, width: int) -> str:
+    from rich.text import Text
+
+    shown = Text(text)
+    shown.truncate(max(1, width), overflow="ellipsis")
+    return shown.plain
 
 
 # ---- the summary --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // The service map: who talks to whom in the last minutes, green and red by verdict. Drawn anew only when workloads or edges come or
 // go; rates change attributes alone. The same is below it as a table, for who can't or won't read a drawing.
 
-import { get } from "./api.js";
+import { follow, get } from "./api.js";
 import { empty, h, pill, s, show, table } from "./dom.js";
 import { count, rate } from "./format.js";
 import { layout, NODE } from "./layout.js";
@@ -247,9 +247,22 @@ export function mapView(root, params, app) {
     svg.setAttribute("height", Math.round(size.height * scale));
   }
 
+  // While somebody follows, every allowed request is recorded, so that the rates are right; hence a stream that says next to nothing.
+  let controller = new AbortController();
+  const attend = () => {
+    controller.abort();
+    controller = new AbortController();
+    if (document.hidden) return;
+    const { signal } = controller;
+    follow("/v1/flows", { follow: "1", last: 0, verdict: "error", interval: 5 }, signal, () => {}).catch(() => {});
+  };
+  document.addEventListener("visibilitychange", attend);
+  attend();
   poll();
   return () => {
     gone = true;
+    controller.abort();
     clearTimeout(timer);
+    document.removeEventListener("visibilitychange", attend);
   };
 }

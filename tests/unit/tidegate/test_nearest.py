@@ -13,7 +13,7 @@ from l7filters.model import HeaderMatch, MatchKind, QueryMatch, StringMatch
 from l7filters.world import World
 from tests.support.worlds import To, allow, endpoint, http, policy, world
 from tidegate.flow import REDACTED, Redaction
-from tidegate.nearest import MISSES_CACHED_MAX, MISSES_PER_SECOND_MAX, MissFinder, nearest_miss_of
+from tidegate.nearest import MISSES_CACHED_MAX, MISSES_PER_SECOND_MAX, NOT_LOOKED_FOR, MissFinder, nearest_miss_of
 
 SERVER = endpoint("server", ip="10.0.0.1")
 CLIENT = endpoint("client", ip="10.0.0.2")
@@ -83,7 +83,7 @@ def test_flood_of_different_denials_is_explained_at_a_bounded_rate() -> None:
     clock = FakeClock()
     find = MissFinder(world_with(GET), {}, Redaction(), clock)
     found = [find(request(f"POST /{number}")) for number in range(MISSES_PER_SECOND_MAX + 10)]
-    assert [bool(text) for text in found] == [True] * MISSES_PER_SECOND_MAX + [False] * 10
+    assert [text == NOT_LOOKED_FOR for text in found] == [False] * MISSES_PER_SECOND_MAX + [True] * 10
     clock.now_s += 0.1
     assert find(request("POST /later"))
 
