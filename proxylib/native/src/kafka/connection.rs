@@ -240,7 +240,7 @@ impl Connection {
         if event.told {
             event.client = told(client);
             if let Some(content) = content {
-                event.name(content, judged);
+                event.name(content, judged, self.broker);
             }
         }
         if event.told && event.kind != Kind::Denied {

@@ -7,6 +7,7 @@ use super::json::quoted;
 use super::judge::Judged;
 use super::reply::is_forgotten;
 use super::request::{Content, Named};
+use super::topics::{self, Broker};
 
 /// Topics told of one request.
 pub const NAMES_MAX: usize = 16;
@@ -127,7 +128,7 @@ impl Event {
     }
 
     /// Take names from a request.
-    pub fn name(&mut self, content: &Content, judged: Option<&Judged>) {
+    pub fn name(&mut self, content: &Content, judged: Option<&Judged>, broker: Broker) {
         self.groups.extend(content.group.as_deref().map(told));
         let error = |index: usize| judged.and_then(|judged| judged.errors.get(index).copied());
         for denied in [true, false] {
@@ -143,7 +144,8 @@ impl Event {
                     _ => continue,
                 };
                 if names.len() < NAMES_MAX {
-                    names.extend(entry.name.as_deref().map(told));
+                    let by_id = || topics::name(broker, entry.id?);
+                    names.extend(entry.name.clone().or_else(by_id).map(|name| told(&name)));
                 }
             }
         }

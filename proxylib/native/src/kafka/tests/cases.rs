@@ -493,3 +493,20 @@ fn an_audit_lets_pass_and_tells() {
         (Verdict::Audited, &b"secret"[..])
     );
 }
+
+#[test]
+fn a_report_tells_topics_by_name_where_the_request_has_ids() {
+    let mut bed = Bed::scoped();
+    bed.client(&request(
+        api(1),
+        13,
+        1,
+        &fetch(0, -1, &[ORDERS, SECRET], &[]),
+    ));
+    let event = &bed.connection.events[0];
+    let names: Vec<&[u8]> = event.topics.iter().map(|name| &name[..]).collect();
+    assert_eq!(
+        (event.kind, names),
+        (Verdict::Denied, vec![&b"secret"[..], b"orders"])
+    );
+}
