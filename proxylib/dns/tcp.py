@@ -43,7 +43,6 @@ class TcpRelay:
         self.settings = settings
         self.counters = counters
         self.ids = Ids()
-        self.deadlines: deque[tuple[int, Connection, bytes, Asked]] = deque()
         self._connections: dict[Connection, None] = {}
         self._of_client: dict[str, int] = {}
 
@@ -89,9 +88,8 @@ class TcpRelay:
 
     def tick(self, now_ns: int) -> None:
         """End queries that waited too long and connections that nobody uses."""
-        while self.deadlines and self.deadlines[0][0] <= now_ns:
-            _, connection, id_, asked = self.deadlines.popleft()
-            connection.give_up(id_, asked, now_ns)
+        for connection in list(self._connections):
+            connection.expire(now_ns)
         for connection in [each for each in self._connections if each.is_idle(now_ns)]:
             connection.close()
 
@@ -222,7 +220,6 @@ class Connection:
             self._relay.loop.add(self._upstream, self._on_upstream, READ | WRITE)
         id_ = self._relay.ids.take(self._open)
         self._open[id_] = asked
-        self._relay.deadlines.append((asked.deadline_ns, self, id_, asked))
         self._to_server += frame(id_ + asked.data[2:])
 
     def _answer(self, message: bytes) -> None:
@@ -299,16 +296,21 @@ class Connection:
 
     # ---- time and ends --------------------------------------------------------------------------------------------
 
-    def give_up(self, id_: bytes, asked: Asked, now_ns: int) -> None:
-        """A query's time has run out, if it is still open."""
-        if self._open.get(id_) is not asked:
-            return
-        del self._open[id_]
-        self._relay.counters.upstream_timeouts += 1
-        self._answer(self._relay.arbiter.fail(asked, Reason.UPSTREAM_TIMEOUT, now_ns))
-        if not self._open:
-            self._drop_upstream()  # an answer that comes late must not meet a new query
-        self._settle_down()
+    def expire(self, now_ns: int) -> None:
+        """End what waited too long: the first in the table was asked first, and the timeout is the same for all."""
+        has_expired = False
+        while self._open:
+            id_, asked = next(iter(self._open.items()))
+            if asked.deadline_ns > now_ns:
+                break
+            del self._open[id_]
+            has_expired = True
+            self._relay.counters.upstream_timeouts += 1
+            self._answer(self._relay.arbiter.fail(asked, Reason.UPSTREAM_TIMEOUT, now_ns))
+        if has_expired:
+            if not self._open:
+                self._drop_upstream()  # an answer that comes late must not meet a new query
+            self._settle_down()
 
     def is_idle(self, now_ns: int) -> bool:
         """Tell whether nothing happens here: no bytes for long, and nothing asked."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from time import monotonic_ns as clock_ns
 
 from proxylib.dns.arbiter import Arbiter, Asked
@@ -100,8 +100,6 @@ class UdpRelay:
         self._replies = {family: ReplySocket(family, settings.mark) for family in families}
         self._flows: OrderedDict[tuple[str, bytes], Flow] = OrderedDict()
         self._sockets: dict[UpstreamSocket, None] = {}
-        self._deadlines: deque[tuple[int, UpstreamSocket, bytes, Asked]] = deque()
-        """In order: the timeout is the same for all."""
         self._ids = Ids()
         self._buffer = bytearray(MESSAGE_BYTES_MAX)
         self._view = memoryview(self._buffer)
@@ -176,7 +174,6 @@ class UdpRelay:
         id_ = self._ids.take(current.open)
         current.open[id_] = asked
         current.queries += 1
-        self._deadlines.append((asked.deadline_ns, current, id_, asked))
         try:
             current.socket.send(id_ + asked.data[2:])
         except BlockingIOError:
@@ -268,21 +265,26 @@ class UdpRelay:
 
     def tick(self, now_ns: int) -> None:
         """End what waited too long, and close sockets that nobody uses."""
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            _, current, id_, asked = self._deadlines.popleft()
-            if current.open.get(id_) is not asked:
-                continue
-            del current.open[id_]
-            current.given_up.add(id_)
-            self._counters.upstream_timeouts += 1
-            self._reply(current.flow, self._arbiter.fail(asked, Reason.UPSTREAM_TIMEOUT, now_ns), asked.client)
-            if current.retired and not current.open:
-                self._close(current)
+        for current in list(self._sockets):
+            self._expire(current, now_ns)
         for _ in range(min(IDLE_FLOWS_PER_TICK, len(self._flows))):
             key = next(iter(self._flows))
             if now_ns - self._flows[key].used_ns <= SOCKET_AGE_NS_MAX:
                 break
             self._retire(self._flows.pop(key))
+
+    def _expire(self, current: UpstreamSocket, now_ns: int) -> None:
+        """End what waited too long on one socket: the first in the table was asked first, and the timeout is the same for all."""
+        while current.open:
+            id_, asked = next(iter(current.open.items()))
+            if asked.deadline_ns > now_ns:
+                return
+            del current.open[id_]
+            current.given_up.add(id_)
+            self._counters.upstream_timeouts += 1
+            self._reply(current.flow, self._arbiter.fail(asked, Reason.UPSTREAM_TIMEOUT, now_ns), asked.client)
+        if current.retired:
+            self._close(current)
 
     def close(self) -> None:
         """Close all sockets; what waits gets no answer."""
