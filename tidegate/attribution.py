@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, assert_never
 
@@ -25,7 +26,7 @@ from l7filters.envoy.names import (
 )
 from l7filters.identity import IdentityNumber, LabelSet, Reserved
 from l7filters.ir import Allow, CompiledPolicy, Deny, EntryVerdict, Redirect
-from l7filters.lookup import ANY_PEER, AddressTable, index_entries, would_deny
+from l7filters.lookup import ANY_PEER, AddressTable, Place, index_entries, would_deny
 from l7filters.model import Direction, MismatchAction, Protocol, RuleOrigin
 from l7filters.parties import canonical
 from l7filters.ports import PORT_BITS, PortPrefix, ancestors
@@ -85,8 +86,16 @@ class WorldIndex:
                 self._endpoints.setdefault(address, endpoint)
         self._logs = {policy.key: policy.log_value for policy in world.policies if policy.log_value}
         self._label_sets: Mapping[IdentityNumber, LabelSet] = compiled.label_set_by_number() if compiled else {}
-        self._addresses = AddressTable.of(compiled) if compiled else None
-        self._entries = index_entries(compiled.entries if compiled else ())
+        self._compiled = compiled
+
+    @cached_property
+    def _addresses(self) -> AddressTable | None:
+        """Made for the first record that asks: a policy edit need not wait for it."""
+        return AddressTable.of(self._compiled) if self._compiled else None
+
+    @cached_property
+    def _entries(self) -> Mapping[Place, Mapping[PortPrefix, EntryVerdict]]:
+        return index_entries(self._compiled.entries if self._compiled else ())
 
     def end(self, address: Address | None, port: int, identity: int = 0) -> FlowEnd:
         """Return one end of a flow. ``identity`` 0: look it up."""

@@ -38,6 +38,7 @@ class DirectorySource:
         self._swept = False
         self._clock = clock
         self._reader = FileReader()
+        self._paths: dict[str, Path] = {}
         self._ledgers: dict[str, FileLedger] = {}
         self._state = DirectoryState()
         self._again_ns: int | None = None
@@ -72,19 +73,18 @@ class DirectorySource:
         return states_of(self, self._directory)
 
     def _list(self) -> tuple[list[Path], DocumentError | None]:
-        paths: list[Path] = []
         try:
             with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    if entry.name.endswith(SUFFIXES) and not entry.name.startswith("."):
-                        paths.append(Path(entry.path))
+                names = [entry.name for entry in entries if entry.name.endswith(SUFFIXES) and not entry.name.startswith(".")]
         except OSError as problem:
             hint = "all documents stay in force as they last were; create the directory or mend its permissions"
             return [], DocumentError("", f"the directory can't be read: {problem.strerror}", hint, str(self._directory))
-        if len(paths) > FILES_MAX:
-            message = f"the directory holds {len(paths)} files; the limit is {FILES_MAX}"
+        if len(names) > FILES_MAX:
+            message = f"the directory holds {len(names)} files; the limit is {FILES_MAX}"
             return [], DocumentError("", message, "put more documents into one file", str(self._directory))
-        return sorted(paths), None
+        # Making and ordering Paths was half of what a look at a thousand files cost.
+        self._paths = {name: self._paths.get(name) or self._directory / name for name in sorted(names)}
+        return list(self._paths.values()), None
 
     def _take(self, change: FileText) -> None:
         name = change.path.name
