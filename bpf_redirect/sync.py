@@ -94,13 +94,18 @@ class ApplyReport:
 def _puts(table: Table, current: Mapping[_K, _V], wanted: Mapping[_K, _V]) -> list[Put]:
     if current is wanted:
         return []
-    return [Put(table, key, value) for key, value in wanted.items() if current.get(key) != value]
+    # Most entries are the very objects of last time, and a network's hash costs more than all else here: those aren't looked up.
+    same = {id(value): id(key) for key, value in current.items()}
+    return [
+        Put(table, key, value) for key, value in wanted.items() if same.get(id(value)) != id(key) and current.get(key) != value
+    ]
 
 
 def _removes(table: Table, current: Mapping[_K, _V], wanted: Mapping[_K, _V]) -> list[Remove]:
     if current is wanted:
         return []
-    return [Remove(table, key) for key in current if key not in wanted]
+    gone = set(map(id, set(current) - set(wanted)))  # sets take the hashes that the dicts have
+    return [Remove(table, key) for key in current if id(key) in gone] if gone else []
 
 
 def _policy_bits(key: Key) -> int:

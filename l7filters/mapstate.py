@@ -91,9 +91,9 @@ class DeriveMemo:
     numbers: Mapping[SlotKey, int] = field(default_factory=dict)
     policy: Mapping[EntryKey, PolicyValue] = field(default_factory=dict)
     addresses: tuple[IpcacheEntry, ...] = ()
-    ifindexes: Mapping[str, int] = field(default_factory=dict)
+    ifindices: Mapping[str, int] = field(default_factory=dict)
+    outside: frozenset[IdentityNumber] = frozenset()
     ipcache: Mapping[Network, IpcacheValue] = field(default_factory=dict)
-    by_endpoint: Mapping[str, tuple[IPv4Address | IPv6Address, ...]] = field(default_factory=dict)
 
 
 def derive(
@@ -127,9 +127,13 @@ def rederive(
     """Do what ``derive`` does, from where ``memo`` was left; pass on the memo returned."""
     numbers = table.ids
     policy = _policy(compiled.entries, numbers, memo)
-    ipcache, addresses = memo.ipcache, memo.by_endpoint
-    if compiled.ipcache != memo.addresses or ifindex_by_endpoint != memo.ifindexes:
-        ipcache, addresses = _ipcache(compiled, ifindex_by_endpoint)
+    addresses: dict[str, list[IPv4Address | IPv6Address]] = {}
+    for entry in compiled.ipcache:
+        if entry.endpoint is not None and entry.endpoint in ifindex_by_endpoint:
+            addresses.setdefault(entry.endpoint, []).append(entry.prefix.network_address)
+    named = {number for label_set, number in compiled.identities.numbers.items() if label_set.cidrs}
+    outside = frozenset({*named, *(IdentityNumber(int(number)) for _, number in WORLD_PREFIXES)})
+    ipcache = _ipcache(compiled.ipcache, ifindex_by_endpoint, outside, memo)
     pairs: dict[tuple[int, int], int] = {}
     for pair in compiled.pairs:
         egress, ingress = table.ids.get(pair.egress), table.ids.get(pair.ingress)
@@ -141,7 +145,7 @@ def rederive(
         slots={number: port_base + number for number in sorted(ready & frozenset(numbers.values()))},
         pairs=pairs,
         endpoints={
-            ifindex_by_endpoint[local.key]: EndpointValue(local.identity, addresses.get(local.key, ()))
+            ifindex_by_endpoint[local.key]: EndpointValue(local.identity, tuple(addresses.get(local.key, ())))
             for local in compiled.endpoints
             if local.interface is not None and local.key in ifindex_by_endpoint
         },
@@ -151,24 +155,31 @@ def rederive(
             if local.cgroup is not None and local.key in cgroup_ids
         },
     )
-    return state, DeriveMemo(compiled.entries, numbers, policy, compiled.ipcache, dict(ifindex_by_endpoint), ipcache, addresses)
+    return state, DeriveMemo(compiled.entries, numbers, policy, compiled.ipcache, dict(ifindex_by_endpoint), outside, ipcache)
 
 
 def _ipcache(
-    compiled: CompiledPolicy, ifindex_by_endpoint: Mapping[str, int]
-) -> tuple[Mapping[Network, IpcacheValue], Mapping[str, tuple[IPv4Address | IPv6Address, ...]]]:
-    """Return what the map holds, and each endpoint's addresses."""
-    addresses: dict[str, tuple[IPv4Address | IPv6Address, ...]] = {}
-    ipcache: dict[Network, IpcacheValue] = {}
-    outside = {number for label_set, number in compiled.identities.numbers.items() if label_set.cidrs}
-    outside.update(IdentityNumber(int(number)) for _, number in WORLD_PREFIXES)
-    for entry in compiled.ipcache:
-        ifindex = 0
-        if entry.endpoint is not None:
-            addresses[entry.endpoint] = (*addresses.get(entry.endpoint, ()), entry.prefix.network_address)
-            ifindex = ifindex_by_endpoint.get(entry.endpoint, 0)
-        ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex, entry.identity in outside)
-    return ipcache, addresses
+    entries: tuple[IpcacheEntry, ...], ifindices: Mapping[str, int], outside: frozenset[IdentityNumber], memo: DeriveMemo
+) -> Mapping[Network, IpcacheValue]:
+    """Return the ipcache's content, touching only entries that are new or whose interface is: a cluster has thousands of others.
+
+    What is untouched is the same key and the same value, by which ``sync.plan`` knows it without looking at it.
+    """
+    moved = {key for key in {*ifindices, *memo.ifindices} if ifindices.get(key) != memo.ifindices.get(key)}
+    if entries is memo.addresses and not moved and outside == memo.outside:
+        return memo.ipcache
+    # As in _policy: an id names one object, for the memo keeps its own alive.
+    known = set(map(id, memo.addresses)) if outside == memo.outside else set()
+    present = set(map(id, entries))
+    ipcache = dict(memo.ipcache)
+    for entry in memo.addresses:
+        if id(entry) not in present:
+            del ipcache[entry.prefix]
+    for entry in entries:
+        if id(entry) not in known or (moved and entry.endpoint in moved):
+            ifindex = 0 if entry.endpoint is None else ifindices.get(entry.endpoint, 0)
+            ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex, entry.identity in outside)
+    return ipcache
 
 
 def _policy(entries: tuple[PolicyEntry, ...], numbers: Mapping[SlotKey, int], memo: DeriveMemo) -> Mapping[EntryKey, PolicyValue]:
