@@ -33,9 +33,9 @@ setup-demo:
 demo: setup-demo ## show policy at work between network namespaces; exits 0 only if every verdict is right
 	@deploy/setup/as-root.sh $(PY) -m deploy.demo
 
-test: setup ## run every test but the Kubernetes suite (those that need root when run as root)
+test: setup ## run every test but the Kubernetes and Kafka suites (those that need root when run as root)
 	@$(MAKE) --no-print-directory test-rust
-	$(PYTEST) --ignore=tests/kubernetes $(PYTEST_ARGS)
+	$(PYTEST) --ignore=tests/kubernetes --ignore=tests/kafka $(PYTEST_ARGS)
 
 test-rust: ## run the native module's own tests
 	for crate in $(RUST_CRATES); do (cd $$crate && cargo test --quiet --offline --locked); done
@@ -44,11 +44,11 @@ test-unit: setup ## run the tests that need neither root nor Envoy
 	$(PYTEST) -m 'not root and not envoy' $(PYTEST_ARGS)
 
 test-root: setup ## run only the tests that need root: BPF programs, network namespaces; a skip is a failure
-	@deploy/setup/as-root.sh env TIDEGATE_CI=1 $(PYTEST) -m root --ignore=tests/kubernetes $(PYTEST_ARGS)
+	@deploy/setup/as-root.sh env TIDEGATE_CI=1 $(PYTEST) -m root --ignore=tests/kubernetes --ignore=tests/kafka $(PYTEST_ARGS)
 
-test-kafka: ## run the Kafka suite
-	@deploy/setup/not-built.sh tests/kafka 'the Kafka suite'
-	$(PYTEST) tests/kafka $(PYTEST_ARGS)
+test-kafka: setup ## run the Kafka suite against Apache Kafka (Java, from Maven Central), as root
+	@deploy/setup/as-root.sh deploy/setup/kafka.sh
+	@deploy/setup/as-root.sh env TIDEGATE_CI=1 $(PYTEST) tests/kafka $(PYTEST_ARGS)
 
 test-kubernetes: setup ## run the Kubernetes suite against a real API server, which is built first (minutes, once)
 	@deploy/setup/kubernetes.sh >/dev/null

@@ -27,12 +27,20 @@ from typing import Final, NamedTuple
 from l7filters.model import KafkaRole, KafkaRule, StringMatch
 from l7filters.predicates import Check, shown, string_holds, wanted_words
 from proxylib.kafka.apis import APIS, Api
-from proxylib.kafka.authorization import AUTHORIZATIONS, GROUPS_FILTERED, TOPICS_FILTERED, ErrorCode, Roles, Scope
+from proxylib.kafka.authorization import (
+    AUTHORIZATIONS,
+    GROUPS_FILTERED,
+    TOPICS_FILTERED,
+    TRANSACTIONAL,
+    TRANSACTIONS,
+    Roles,
+    Scope,
+)
 
 API_BY_NUMBER: Final = {api.number: api for api in APIS}
 API_BY_NAME: Final = {api.name.lower(): api for api in APIS}
 """By the lower-case name that rules hold."""
-JUDGED_APIS: Final = tuple(sorted(number for number, row in AUTHORIZATIONS.items() if row.judged))
+JUDGED_APIS: Final = (*sorted(number for number, row in AUTHORIZATIONS.items() if row.judged), TRANSACTIONS)
 ROLES: Final = {KafkaRole.PRODUCE: Roles.PRODUCE, KafkaRole.CONSUME: Roles.CONSUME}
 _TOPICS: Final = Scope.TOPIC | Scope.RESOURCE
 _GROUPS: Final = Scope.GROUP | Scope.RESOURCE | Scope.COORDINATOR
@@ -97,8 +105,17 @@ NOWHERE: Final = Place(None, None)
 
 
 def apis_of(rule: KafkaRule) -> tuple[int, ...]:
-    """Return the numbers of the judged APIs that a rule covers, ascending."""
-    return tuple(number for number in sorted(AUTHORIZATIONS) if covers(rule, number))
+    """Return the numbers of the judged APIs that a rule covers, ascending; TRANSACTIONS where it covers those."""
+    found = tuple(number for number in sorted(AUTHORIZATIONS) if covers(rule, number))
+    return (*found, TRANSACTIONS) if covers_transactions(rule) else found
+
+
+def covers_transactions(rule: KafkaRule) -> bool:
+    """Tell whether a rule speaks of transactional ids: the use of one, whatever it is used for."""
+    if rule.api_key is not None:
+        named = API_BY_NAME.get(rule.api_key)
+        return named is not None and named.number in TRANSACTIONAL
+    return rule.role is not KafkaRole.CONSUME
 
 
 def covers(rule: KafkaRule, api: int) -> bool:
@@ -120,7 +137,9 @@ def covers(rule: KafkaRule, api: int) -> bool:
 
 def kafka_checks(rule: KafkaRule, request: KafkaRequest, place: Place, *, denies: bool) -> tuple[Check, ...]:
     """Return every predicate of ``rule`` as judged on one place of ``request``; the rule matches when all hold."""
-    checks = [Check(topic="API", found=f"is {request.name}", wanted=_coverage(rule), holds=covers(rule, request.api))]
+    of_transaction = bool(AUTHORIZATIONS[request.api].scope & Scope.COORDINATOR) and place == NOWHERE
+    covered = covers_transactions(rule) if of_transaction else covers(rule, request.api)
+    checks = [Check(topic="API", found=f"is {request.name}", wanted=_coverage(rule), holds=covered)]
     if rule.api_version is not None:
         holds = rule.api_version == request.version
         checks.append(Check(topic="version", found=f"is {request.version}", wanted=f"must be {rule.api_version}", holds=holds))
@@ -143,15 +162,6 @@ def kafka_checks(rule: KafkaRule, request: KafkaRequest, place: Place, *, denies
 def kafka_holds(rule: KafkaRule, request: KafkaRequest, place: Place, *, denies: bool) -> bool:
     """Tell whether ``rule`` matches one place of ``request``."""
     return all(check.holds for check in kafka_checks(rule, request, place, denies=denies))
-
-
-def denial(request: KafkaRequest, place: Place) -> ErrorCode:
-    """Return the error that a denied place of ``request`` is answered with."""
-    if place.topic is not None:
-        return ErrorCode.TOPIC_AUTHORIZATION_FAILED
-    if place.group is not None:
-        return ErrorCode.GROUP_AUTHORIZATION_FAILED
-    return AUTHORIZATIONS[request.api].error
 
 
 def _named(topic: str, wanted: tuple[StringMatch, ...], found: str | None) -> Check:

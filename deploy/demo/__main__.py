@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo.scene import BASE, HTTP, POLICIES, TRAP, Request, Scene
+from tests.support.kafka import KAFKA
 from tests.support.node import eventually
 from tests.support.pod import Connection, LoadCounts
 
@@ -61,11 +62,13 @@ class Demo:
     def _show_stage(self) -> None:
         self._heading("A node of network namespaces, with Tidegate enforcing these policies")
         table = Table("pod", "labels", "addresses", "runs", box=None, header_style="dim")
-        scene, roles = self.scene, {"deathstar": "nginx", "hangar": "gRPC server", "bespin": "nginx", "holonet": "knot"}
+        scene = self.scene
+        roles = {"deathstar": "nginx", "hangar": "gRPC server", "bespin": "nginx", "holonet": "knot", "comlink": "Kafka broker"}
         droids = (scene.r2d2, scene.c3po)
         for pod in (
             scene.deathstar,
             scene.hangar,
+            scene.comlink,
             scene.tiefighter,
             scene.xwing,
             *droids,
@@ -245,6 +248,11 @@ def concerns(record: dict[str, Any], request: Request) -> bool:
     if request.port and l4.get("TCP", {}).get("destination_port") != request.port:
         return False
     if not request.port and not {"ICMPv4", "ICMPv6"} & set(l4):
+        return False
+    if record.get("l7", {}).get("kafka") is not None:
+        # Clients speak more than one API for one thing that a person asks; the denial is what tells.
+        return request.port == KAFKA and (record.get("verdict") in ("DROPPED", "DENIED")) == (request.expected != "ok")
+    if request.port == KAFKA:
         return False
     said = record.get("l7", {}).get("http")
     if said is not None:

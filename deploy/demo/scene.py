@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import knot
+from tests.support.kafka import KAFKA, Broker, Client
 from tests.support.netns import Cluster, Pod, ip_batch
 from tests.support.node import Node, eventually
 from tests.support.pod import Failed
@@ -21,6 +22,7 @@ DENIED_SECONDS = 0.7
 HTTP, ECHO, GRPC = 80, 8080, 50051
 HOLONET, BASE, TRAP = "203.0.113.53", "203.0.113.66", "203.0.113.67"
 ZONES = {"rebels.test": f"base A {BASE}", "empire.test": f"trap A {TRAP}"}
+TOPICS = ("distress-calls", "plans")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Scene:
         cluster = self.cluster
         self.deathstar = cluster.pod("deathstar", {"org": "empire", "class": "deathstar"})
         self.hangar = cluster.pod("hangar", {"org": "empire", "app": "hangar"})
+        self.comlink = cluster.pod("comlink", {"org": "empire", "app": "comlink"})
         self.tiefighter = cluster.pod("tiefighter", {"org": "empire", "class": "tiefighter"})
         self.xwing = cluster.pod("xwing", {"org": "alliance", "class": "xwing"})
         self.outpost = cluster.remote("outpost", {"org": "empire", "class": "outpost"})
@@ -63,6 +66,7 @@ class Scene:
         self._start_nginx(self.bespin)
         self.hangar.serve_grpc(GRPC)
         self._start_knot()
+        self._start_broker()
 
     def _start_knot(self) -> None:
         """Debian's knot on the holonet; the names' addresses are bespin's, whose nginx answers on all of them."""
@@ -90,6 +94,15 @@ class Scene:
             return str(client.http(f"http://{address}:{HTTP}/plans", headers={"host": host}, timeout=DENIED_SECONDS).status)
         except Failed as failed:
             return "dropped" if failed.kind == "timeout" else str(failed.kind)
+
+    def _start_broker(self) -> None:
+        """A real Kafka broker with two topics in it."""
+        self.broker = Broker.tansu(self.comlink, self.cluster.directory)
+        self.broker.wait_started()
+        with Client(self.comlink, "confluent", self.comlink.authority(KAFKA)) as client:
+            client.ask("create", topics=list(TOPICS))
+            client.ask("produce", topics=list(TOPICS), count=3)
+        self.kafka = {pod.name: Client(pod, "confluent", self.comlink.authority(KAFKA)) for pod in (self.xwing, self.tiefighter)}
 
     def _start_nginx(self, pod: Pod) -> None:
         """Debian's nginx, untouched but for a configuration that tells what it was asked."""
@@ -139,6 +152,10 @@ class Scene:
             self._grpc(self.xwing, "/empire.Hangar/OpenDoors", 6, "PERMISSION_DENIED"),
             self._http(self.xwing, self.bespin, "GET", "/plans", 4, "200"),
             self._http(self.xwing, self.bespin, "POST", "/plans", 6, "403"),
+            self._kafka(self.xwing, "produce", "distress-calls", "ok"),
+            self._kafka(self.xwing, "produce", "plans", "TOPIC_AUTHORIZATION_FAILED"),
+            self._kafka(self.tiefighter, "consume", "distress-calls", "ok"),
+            self._kafka(self.tiefighter, "produce", "distress-calls", "TOPIC_AUTHORIZATION_FAILED"),
             self._ping(self.tiefighter, 4, "answered"),
             self._ping(self.xwing, 6, "dropped"),
         ]
@@ -164,6 +181,15 @@ class Scene:
             return names.get(code, str(code))
 
         return Request(client.name, f"gRPC {method}  [dim]IPv{family}[/]", "hangar", GRPC, expected, run, ("POST", method))
+
+    def _kafka(self, client: Pod, operation: str, topic: str, expected: str) -> Request:
+        def run() -> str:
+            topics = {"topics": [topic]} if operation == "produce" else {"topic": topic}
+            answer = self.kafka[client.name].ask(operation, **topics)
+            outcome = answer.get("ok", answer.get("error"))
+            return str(outcome.get(topic)) if isinstance(outcome, dict) else "ok" if isinstance(outcome, int) else str(outcome)
+
+        return Request(client.name, f"Kafka {operation} {topic}", "comlink", KAFKA, expected, run)
 
     def _ping(self, client: Pod, family: int, expected: str) -> Request:
         def run() -> str:

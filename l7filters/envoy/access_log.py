@@ -54,8 +54,11 @@ def http_access_log(name: str, stages: Sequence[tuple[Direction, Stage]], settin
 
 
 def tcp_access_log(name: str, stages: Sequence[tuple[Direction, Stage]], settings: EnvoySettings) -> AccessLog:
-    """Return the log of a TLS slot, one entry for a connection, at its end."""
+    """Return the log of a TLS slot, one entry for a connection, at its end. Without stages (Kafka) only failures are told of."""
     config = TcpGrpcAccessLogConfig(common_config=_common(name, settings))
+    if not stages:
+        failures = AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=["UF", "UO"]))
+        return AccessLog(name="envoy.access_loggers.tcp_grpc", filter=failures, typed_config=packed(config))
     told = _told_of(names.NETWORK_RBAC_NAMESPACE, stages, names.NETWORK_ENFORCED + names.SHADOW_RESULT, settings)
     told.or_filter.filters.add(response_flag_filter=ResponseFlagFilter(flags=["UF", "UO"]))
     return AccessLog(name="envoy.access_loggers.tcp_grpc", filter=told, typed_config=packed(config))

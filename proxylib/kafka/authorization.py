@@ -14,6 +14,10 @@ TOPICS_FILTERED = frozenset({3, 75})
 """APIs that list topics nobody named: Metadata, DescribeTopicPartitions."""
 GROUPS_FILTERED = frozenset({16})
 """APIs that list groups nobody named: ListGroups."""
+TRANSACTIONS = 126
+"""Stands among API keys for the use of a transactional id: FindCoordinator of one, and which error a denial gets beside one."""
+TRANSACTIONAL = frozenset({10, 22, 24, 25, 26, 28})
+"""The API keys of which each grants that use by itself: FindCoordinator, InitProducerId and what a transaction consists of."""
 
 
 class Scope(Flag):
@@ -42,6 +46,8 @@ class Roles(Flag):
 class ErrorCode(IntEnum):
     """Kafka's numbers of the errors that a denial answers with."""
 
+    NONE = 0
+    """Of a list that is empty for who may see nothing."""
     UNKNOWN_TOPIC_OR_PARTITION = 3
     TOPIC_AUTHORIZATION_FAILED = 29
     GROUP_AUTHORIZATION_FAILED = 30
@@ -74,30 +80,30 @@ _GROUP_TOPICS_ADMIN = Authorization(Scope.GROUP | Scope.TOPIC, Roles.NONE, _GROU
 _RESOURCE_ADMIN = Authorization(Scope.RESOURCE, Roles.NONE, _CLUSTER)
 _MEMBER = Authorization(Scope.GROUP, Roles.CONSUME, _GROUP)
 _MEMBER_TOPICS = Authorization(Scope.GROUP | Scope.TOPIC, Roles.CONSUME, _GROUP)
-_LISTING = Authorization(Scope.TOPIC, Roles.BOTH, _TOPIC)
+_DESCRIBE = Authorization(Scope.TOPIC, Roles.BOTH, _TOPIC)
 _READ = Authorization(Scope.TOPIC, Roles.CONSUME, _TOPIC)
 
 AUTHORIZATIONS: dict[int, Authorization] = {
     0: Authorization(Scope.TRANSACTION | Scope.TOPIC, Roles.PRODUCE, _TOPIC),  # Produce
     1: _READ,  # Fetch
-    2: _READ,  # ListOffsets
-    3: _LISTING,  # Metadata
+    2: _DESCRIBE,  # ListOffsets
+    3: _DESCRIBE,  # Metadata
     8: _MEMBER_TOPICS,  # OffsetCommit
     9: _MEMBER_TOPICS,  # OffsetFetch
-    10: Authorization(Scope.COORDINATOR, Roles.BOTH, _GROUP),  # FindCoordinator
+    10: Authorization(Scope.COORDINATOR, Roles.CONSUME, _GROUP),  # FindCoordinator
     11: _MEMBER,  # JoinGroup
     12: _MEMBER,  # Heartbeat
     13: _MEMBER,  # LeaveGroup
     14: _MEMBER,  # SyncGroup
-    15: _GROUP_ADMIN,  # DescribeGroups
-    16: _GROUP_ADMIN,  # ListGroups
+    15: _MEMBER,  # DescribeGroups
+    16: _MEMBER,  # ListGroups
     17: _NEGOTIATION,  # SaslHandshake
     18: _NEGOTIATION,  # ApiVersions
     19: _TOPIC_ADMIN,  # CreateTopics
     20: _TOPIC_ADMIN,  # DeleteTopics
     21: _TOPIC_ADMIN,  # DeleteRecords
     22: Authorization(Scope.TRANSACTION, Roles.PRODUCE, _CLUSTER),  # InitProducerId
-    23: _READ,  # OffsetForLeaderEpoch
+    23: _DESCRIBE,  # OffsetForLeaderEpoch
     24: Authorization(Scope.TRANSACTION | Scope.TOPIC, Roles.PRODUCE, _TOPIC),  # AddPartitionsToTxn
     25: Authorization(Scope.TRANSACTION | Scope.GROUP, Roles.CONSUME, _GROUP),  # AddOffsetsToTxn
     26: Authorization(Scope.TRANSACTION, Roles.PRODUCE, _TRANSACTION),  # EndTxn
@@ -135,23 +141,23 @@ AUTHORIZATIONS: dict[int, Authorization] = {
     58: _ADMIN,  # Envelope
     59: _ADMIN,  # FetchSnapshot
     60: _SESSION,  # DescribeCluster
-    61: _TOPIC_ADMIN,  # DescribeProducers
+    61: _READ,  # DescribeProducers
     62: _ADMIN,  # BrokerRegistration
     63: _ADMIN,  # BrokerHeartbeat
     64: _ADMIN,  # UnregisterBroker
-    65: Authorization(Scope.TRANSACTION, Roles.NONE, _TRANSACTION),  # DescribeTransactions
-    66: Authorization(Scope.TRANSACTION, Roles.NONE, _CLUSTER),  # ListTransactions
+    65: Authorization(Scope.TRANSACTION, Roles.PRODUCE, _TRANSACTION),  # DescribeTransactions
+    66: Authorization(Scope.TRANSACTION, Roles.PRODUCE, ErrorCode.NONE),  # ListTransactions
     67: _ADMIN,  # AllocateProducerIds
     68: _MEMBER_TOPICS,  # ConsumerGroupHeartbeat
-    69: _GROUP_ADMIN,  # ConsumerGroupDescribe
+    69: _MEMBER,  # ConsumerGroupDescribe
     70: _ADMIN,  # ControllerRegistration
     71: _SESSION,  # GetTelemetrySubscriptions
     72: _SESSION,  # PushTelemetry
     73: _ADMIN,  # AssignReplicasToDirs
     74: _ADMIN,  # ListConfigResources
-    75: _LISTING,  # DescribeTopicPartitions
+    75: _DESCRIBE,  # DescribeTopicPartitions
     76: _MEMBER_TOPICS,  # ShareGroupHeartbeat
-    77: _GROUP_ADMIN,  # ShareGroupDescribe
+    77: _MEMBER,  # ShareGroupDescribe
     78: _MEMBER_TOPICS,  # ShareFetch
     79: _MEMBER_TOPICS,  # ShareAcknowledge
     80: _ADMIN,  # AddRaftVoter
@@ -163,8 +169,8 @@ AUTHORIZATIONS: dict[int, Authorization] = {
     86: _ADMIN,  # DeleteShareGroupState
     87: _ADMIN,  # ReadShareGroupStateSummary
     88: _MEMBER_TOPICS,  # StreamsGroupHeartbeat
-    89: _GROUP_ADMIN,  # StreamsGroupDescribe
-    90: _GROUP_TOPICS_ADMIN,  # DescribeShareGroupOffsets
+    89: _MEMBER,  # StreamsGroupDescribe
+    90: _MEMBER_TOPICS,  # DescribeShareGroupOffsets
     91: _GROUP_TOPICS_ADMIN,  # AlterShareGroupOffsets
     92: _GROUP_TOPICS_ADMIN,  # DeleteShareGroupOffsets
     93: _MEMBER,  # StreamsGroupTopologyDescriptionUpdate

@@ -84,8 +84,8 @@ class Broker:
 class Client:
     """A client process in a pod; see ``kafka_client.py``."""
 
-    def __init__(self, pod: Pod, library: str, bootstrap: str) -> None:
-        command = [sys.executable, "-P", "-W", "ignore", str(_CLIENT), library, bootstrap]
+    def __init__(self, pod: Pod, library: str, bootstrap: str, **config: str) -> None:
+        command = [sys.executable, "-P", "-W", "ignore", str(_CLIENT), library, bootstrap, json.dumps(config)]
         self._child = pod.popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=_REPOSITORY
         )
@@ -123,3 +123,65 @@ def exchange(address: str, port: int, data: bytes, timeout_seconds: float = 5.0)
         except TimeoutError:
             pass
         return received
+
+
+ADMIN = 9094
+"""Of a strict broker: where its administrator logs in (SASL/PLAIN as admin, password admin)."""
+_JARS = _REPOSITORY / "build" / "kafka"
+_JAVA = ("java", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{_JARS}/*")
+_SASL = "org.apache.kafka.common.security.plain.PlainLoginModule required username=admin password=admin user_admin=admin;"
+
+
+def apache_kafka(pod: Pod, directory: Path, *, strict: bool) -> Broker:
+    """Start Apache Kafka in KRaft mode. ``strict``: with its own authorizer, for which every client of port 9092 is ANONYMOUS."""
+    assert _JARS.is_dir(), "Apache Kafka is not here: deploy/setup/kafka.sh brings it (make test-kafka does)"
+    home = directory / f"kafka-{pod.name}"
+    home.mkdir()
+    listeners, told, protocols, controller = (
+        ["PLAINTEXT://:9092"],
+        [f"PLAINTEXT://{pod.ipv4}:9092"],
+        ["PLAINTEXT:PLAINTEXT"],
+        "PLAINTEXT",
+    )
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.bootstrap.servers": "127.0.0.1:9093",
+        "log.dirs": str(home / "data"),
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "1",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "share.coordinator.state.topic.num.partitions": "1",
+        "group.initial.rebalance.delay.ms": "0",
+        "auto.create.topics.enable": "false",
+    }
+    if strict:
+        controller = "SASL_PLAINTEXT"
+        listeners.append(f"ADMIN://:{ADMIN}")
+        told.append(f"ADMIN://{pod.ipv4}:{ADMIN}")
+        protocols.append("ADMIN:SASL_PLAINTEXT")
+        settings |= {
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:admin",
+            "inter.broker.listener.name": "ADMIN",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "sasl.mechanism.controller.protocol": "PLAIN",
+            "listener.name.admin.plain.sasl.jaas.config": _SASL,
+            "listener.name.controller.plain.sasl.jaas.config": _SASL,
+        }
+    settings |= {
+        "listeners": ",".join([*listeners, "CONTROLLER://127.0.0.1:9093"]),
+        "advertised.listeners": ",".join(told),
+        "listener.security.protocol.map": ",".join([*protocols, f"CONTROLLER:{controller}"]),
+    }
+    file = home / "server.properties"
+    file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    format_it = [*_JAVA, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", str(file), "--standalone"]
+    subprocess.run(format_it, check=True, capture_output=True, timeout=STARTED_SECONDS)
+    return Broker(pod, [*_JAVA, "kafka.Kafka", str(file)], home / "broker.log")

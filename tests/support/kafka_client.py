@@ -130,6 +130,38 @@ class Confluent:
 
         return self._futures(self.admin().describe_configs([ConfigResource(ResourceType.TOPIC, topic)], request_timeout=10))
 
+    def allow(self, acls: list[list[str]]) -> Answer:
+        """Replace all ACLs of User:ANONYMOUS. Each: resource type, name, pattern, operation."""
+        from confluent_kafka.admin import (
+            AclBinding,
+            AclBindingFilter,
+            AclOperation,
+            AclPermissionType,
+            ResourcePatternType,
+            ResourceType,
+        )
+
+        every = AclBindingFilter(
+            ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
+        )
+        for future in self.admin().delete_acls([every]).values():
+            future.result(TIMEOUT_S)
+        bindings = [
+            AclBinding(
+                ResourceType[kind],
+                name,
+                ResourcePatternType[pattern],
+                "User:ANONYMOUS",
+                "*",
+                AclOperation[operation],
+                AclPermissionType.ALLOW,
+            )
+            for kind, name, pattern, operation in acls
+        ]
+        for future in self.admin().create_acls(bindings).values() if bindings else ():
+            future.result(TIMEOUT_S)
+        return {"ok": len(bindings)}
+
     def groups(self) -> Answer:
         try:
             found = self.admin().list_consumer_groups(request_timeout=10).result()
@@ -295,6 +327,7 @@ LIBRARIES: dict[str, Callable[[str], Any]] = {"confluent": Confluent, "aiokafka"
 
 def main() -> None:
     client = LIBRARIES[sys.argv[1]](sys.argv[2])
+    client.base = getattr(client, "base", {}) | json.loads(sys.argv[3])
     for line in sys.stdin:
         command = json.loads(line)
         try:

@@ -12,7 +12,7 @@ import pytest
 from kio.schema.index import api_key_map, schema_name_map
 from kio.static.constants import EntityType
 
-from proxylib.kafka import generate
+from proxylib.kafka import generate, page
 from proxylib.kafka.authorization import AUTHORIZATIONS
 from proxylib.kafka.description import Api, DescriptionError, Field, Role, parse, read
 
@@ -138,3 +138,8 @@ def _plain(name: str) -> str:
 def test_a_description_in_another_form_is_refused(text: str, why: str) -> None:
     with pytest.raises(DescriptionError, match=why):
         parse(text)
+
+
+def test_drift_the_page_has_the_table_of_authorization() -> None:
+    text = page.PAGE.read_text()
+    assert text == page.page(text), "run: python -m proxylib.kafka.page"

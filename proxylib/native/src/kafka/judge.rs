@@ -14,6 +14,7 @@ pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 pub const GROUP_AUTHORIZATION_FAILED: i16 = 30;
 pub const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
 pub const UNSUPPORTED_VERSION: i16 = 35;
+pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 pub const OPERATION_NOT_ATTEMPTED: i16 = 55;
 pub const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 pub const UNKNOWN_TOPIC_ID: i16 = 100;
@@ -35,6 +36,8 @@ pub const SHARE_FETCH: i16 = 78;
 pub const SHARE_ACKNOWLEDGE: i16 = 79;
 pub const STREAMS_GROUP_HEARTBEAT: i16 = 88;
 
+/// Stands among the API keys of a rule for the use of transactional ids.
+const TRANSACTIONS: i16 = 126;
 /// Types of DescribeConfigs and its like.
 const RESOURCE_TOPIC: i8 = 2;
 const RESOURCE_GROUP: i8 = 32;
@@ -103,6 +106,7 @@ impl Bench<'_> {
             any = true;
             if !judged.note(self.group(group)) {
                 judged.whole = Some(GROUP_AUTHORIZATION_FAILED);
+                self.transactional(content, &mut judged);
                 return judged;
             }
         }
@@ -135,6 +139,7 @@ impl Bench<'_> {
                 judged.whole = Some(self.api.error);
             }
         }
+        self.transactional(content, &mut judged);
         self.settle(content, &mut judged);
         judged
     }
@@ -243,6 +248,25 @@ impl Bench<'_> {
         }
     }
 
+    /// Kafka asks for the transactional id first; where no rule speaks of any, that is what a denial says.
+    fn transactional(&self, content: &Content, judged: &mut Judged) {
+        // Of a produce the broker looks at the records themselves, and nobody gets there without having been told before.
+        let asked = content.transactional
+            && self.api.number != PRODUCE
+            && self.api.scope.has(Scope::TRANSACTION);
+        if asked && !judged.passes() && !self.transactions().allowed {
+            judged.whole = Some(TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+        }
+    }
+
+    fn transactions(&self) -> Ruling<'_> {
+        let ask = Ask {
+            key: TRANSACTIONS,
+            ..self.ask
+        };
+        self.policy.judge(ask, Place::default())
+    }
+
     fn group(&self, group: &[u8]) -> Ruling<'_> {
         let place = Place {
             group: Some(group),
@@ -256,12 +280,12 @@ impl Bench<'_> {
             KEY_GROUP => self.group(key),
             // A share partition's key is "group:topic id:partition".
             KEY_SHARE => self.group(key.split(|byte| *byte == b':').next().unwrap_or(b"")),
-            _ => self.policy.judge(self.ask, Place::default()),
+            _ => self.transactions(),
         };
         match (judged.note(ruling), kind) {
             (true, _) => 0,
             (false, KEY_GROUP | KEY_SHARE) => GROUP_AUTHORIZATION_FAILED,
-            (false, _) => 53, // TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+            (false, _) => TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         }
     }
 

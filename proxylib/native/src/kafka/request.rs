@@ -115,6 +115,8 @@ pub struct Content {
     pub entries: Vec<Entry>,
     pub arrays: Vec<ArrayAt>,
     pub group: Option<Vec<u8>>,
+    /// It names a transactional id, outside its entries.
+    pub transactional: bool,
     pub coordinator: i8,
     /// FindCoordinator's key before v4.
     pub key: Option<Vec<u8>>,
@@ -229,6 +231,7 @@ impl Collector {
     fn scalar(&mut self, field: &Field, value: Value<'_>, at: Span) {
         match (field.role, value) {
             (Role::Group, Value::Text(text)) => self.content.group = Some(text.to_vec()),
+            (Role::TransactionalId, Value::Text(_)) => self.content.transactional = true,
             (Role::CoordinatorKey, Value::Text(text)) => self.content.key = Some(text.to_vec()),
             (Role::CoordinatorType, Value::Number(number)) => {
                 self.content.coordinator = number as i8

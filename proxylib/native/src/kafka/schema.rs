@@ -136,7 +136,7 @@ static API_1: Api = Api {
 static API_2: Api = Api {
     number: 2, name: "ListOffsets",
     versions: Versions(1, 11), flexible: Versions(6, 32767), judged: true,
-    roles: Roles::CONSUME, scope: Scope::TOPIC, error: 29,
+    roles: Roles::PRODUCE.and(Roles::CONSUME), scope: Scope::TOPIC, error: 29,
     request: &[
         one("replica_id", Int32, 1, 11),
         one("isolation_level", Int8, 2, 11),
@@ -303,7 +303,7 @@ static API_9: Api = Api {
 static API_10: Api = Api {
     number: 10, name: "FindCoordinator",
     versions: Versions(0, 6), flexible: Versions(3, 32767), judged: true,
-    roles: Roles::PRODUCE.and(Roles::CONSUME), scope: Scope::COORDINATOR, error: 30,
+    roles: Roles::CONSUME, scope: Scope::COORDINATOR, error: 30,
     request: &[
         one("key", String, 0, 3).role(Role::CoordinatorKey),
         one("key_type", Int8, 1, 6).role(Role::CoordinatorType),
@@ -434,7 +434,7 @@ static API_14: Api = Api {
 static API_15: Api = Api {
     number: 15, name: "DescribeGroups",
     versions: Versions(0, 6), flexible: Versions(5, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::GROUP, error: 30,
+    roles: Roles::CONSUME, scope: Scope::GROUP, error: 30,
     request: &[
         array("groups", String, 0, 6).role(Role::Group),
         one("include_authorized_operations", Bool, 3, 6),
@@ -465,7 +465,7 @@ static API_15: Api = Api {
 static API_16: Api = Api {
     number: 16, name: "ListGroups",
     versions: Versions(0, 5), flexible: Versions(3, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::GROUP, error: 30,
+    roles: Roles::CONSUME, scope: Scope::GROUP, error: 30,
     request: &[
         array("states_filter", String, 4, 5),
         array("types_filter", String, 5, 5),
@@ -652,7 +652,7 @@ static API_22: Api = Api {
 static API_23: Api = Api {
     number: 23, name: "OffsetForLeaderEpoch",
     versions: Versions(2, 4), flexible: Versions(4, 32767), judged: true,
-    roles: Roles::CONSUME, scope: Scope::TOPIC, error: 29,
+    roles: Roles::PRODUCE.and(Roles::CONSUME), scope: Scope::TOPIC, error: 29,
     request: &[
         one("replica_id", Int32, 3, 4).default(-2),
         array("topics", Struct, 2, 4).of(&[
@@ -1808,7 +1808,7 @@ static API_60: Api = Api {
 static API_61: Api = Api {
     number: 61, name: "DescribeProducers",
     versions: Versions(0, 0), flexible: Versions(0, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::TOPIC, error: 29,
+    roles: Roles::CONSUME, scope: Scope::TOPIC, error: 29,
     request: &[
         array("topics", Struct, 0, 0).of(&[
             one("name", String, 0, 0).role(Role::Topic),
@@ -1910,7 +1910,7 @@ static API_64: Api = Api {
 static API_65: Api = Api {
     number: 65, name: "DescribeTransactions",
     versions: Versions(0, 0), flexible: Versions(0, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::TRANSACTION, error: 53,
+    roles: Roles::PRODUCE, scope: Scope::TRANSACTION, error: 53,
     request: &[
         array("transactional_ids", String, 0, 0).role(Role::TransactionalId),
     ],
@@ -1936,7 +1936,7 @@ static API_65: Api = Api {
 static API_66: Api = Api {
     number: 66, name: "ListTransactions",
     versions: Versions(0, 2), flexible: Versions(0, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::TRANSACTION, error: 31,
+    roles: Roles::PRODUCE, scope: Scope::TRANSACTION, error: 0,
     request: &[
         array("state_filters", String, 0, 2),
         array("producer_id_filters", Int64, 0, 2),
@@ -2012,7 +2012,7 @@ static API_68: Api = Api {
 static API_69: Api = Api {
     number: 69, name: "ConsumerGroupDescribe",
     versions: Versions(0, 1), flexible: Versions(0, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::GROUP, error: 30,
+    roles: Roles::CONSUME, scope: Scope::GROUP, error: 30,
     request: &[
         array("group_ids", String, 0, 1).role(Role::Group),
         one("include_authorized_operations", Bool, 0, 1),
@@ -2250,7 +2250,7 @@ static API_76: Api = Api {
 static API_77: Api = Api {
     number: 77, name: "ShareGroupDescribe",
     versions: Versions(1, 1), flexible: Versions(0, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::GROUP, error: 30,
+    roles: Roles::CONSUME, scope: Scope::GROUP, error: 30,
     request: &[
         array("group_ids", String, 1, 1).role(Role::Group),
         one("include_authorized_operations", Bool, 1, 1),
@@ -2755,7 +2755,7 @@ static API_88: Api = Api {
 static API_89: Api = Api {
     number: 89, name: "StreamsGroupDescribe",
     versions: Versions(0, 1), flexible: Versions(0, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::GROUP, error: 30,
+    roles: Roles::CONSUME, scope: Scope::GROUP, error: 30,
     request: &[
         array("group_ids", String, 0, 1).role(Role::Group),
         one("include_authorized_operations", Bool, 0, 1),
@@ -2895,7 +2895,7 @@ static API_89: Api = Api {
 static API_90: Api = Api {
     number: 90, name: "DescribeShareGroupOffsets",
     versions: Versions(0, 1), flexible: Versions(0, 32767), judged: true,
-    roles: Roles::NONE, scope: Scope::TOPIC.and(Scope::GROUP), error: 30,
+    roles: Roles::CONSUME, scope: Scope::TOPIC.and(Scope::GROUP), error: 30,
     request: &[
         array("groups", Struct, 0, 1).of(&[
             one("group_id", String, 0, 1).role(Role::Group),
