@@ -16,9 +16,11 @@ ENDPOINT_ADDRESSES_MAX = 8
 SLOTS_MAX = 2048
 IPV6_EXTENSIONS_MAX = 6
 CGROUP_LEVELS_MAX = 8
-REASONS_MAX = 64
+REASONS_MAX = 96
 HOOKS_MAX = 8
 NAMES_PER_ADDRESS_MAX = 16
+L7_RESERVED = 8
+L7_PROBES_MAX = 32
 
 MARK_MASK = 0x0F00
 MARK_TO_PROXY = 0x0200
@@ -44,6 +46,25 @@ class FlowDirection(IntEnum):
 
     INGRESS = 1
     EGRESS = 2
+
+
+class L7Kind(IntEnum):
+    """``enum tg_l7_kind``: what the proxy said of a request."""
+
+    ALLOWED = 1
+    DENIED = 2
+    AUDITED = 3
+    ERROR = 4
+
+
+class L7State(IntEnum):
+    """``enum tg_l7_state``: what a record of ``tg_l7_verdicts`` is used for."""
+
+    FREE = 0
+    LIVE = 1
+    RETIRING = 2
+    OVERFLOW = 3
+    WRITER = 4
 
 
 class Hook(IntEnum):
@@ -107,6 +128,7 @@ class DropReason(IntEnum):
     NO_HOST_ADDRESS = 59
     ICMP_REDIRECT = 60
     REDIRECT_WORKLOAD = 61
+    OFFLOADED = 62
 
 
 Reason = PassReason | DropReason
@@ -137,6 +159,12 @@ class IpcacheFlag(IntFlag):
     """``tg_ipcache_value.flags``."""
 
     OUTSIDE = 1 << 0
+
+
+class SlotFlag(IntFlag):
+    """``tg_slot.flags``."""
+
+    AUDITED = 1 << 0
 
 
 class ConntrackKind(IntEnum):
@@ -261,7 +289,14 @@ class Names(ctypes.Structure):
 class Slot(ctypes.Structure):
     """``struct tg_slot``."""
 
-    _fields_ = [("port_be", c_uint16), ("ready", c_uint8), ("pad", c_uint8)]
+    _fields_ = [
+        ("port_be", c_uint16),
+        ("ready", c_uint8),
+        ("flags", c_uint8),
+        ("denies_per_second", c_uint32),
+        ("offload_seconds", c_uint32),
+        ("pad", c_uint32),
+    ]
 
 
 class PairKey(ctypes.Structure):
@@ -395,3 +430,33 @@ class ListenerKey(ctypes.Structure):
     """``struct tg_listener_key``."""
 
     _fields_ = [("port", c_uint16), ("is_ipv6", c_uint8), ("pad", c_uint8)]
+
+
+class OffloadKey(ctypes.Structure):
+    """``struct tg_offload_key``."""
+
+    _fields_ = [("source", Address), ("slot", c_uint32)]
+
+
+class Offload(ctypes.Structure):
+    """``struct tg_offload``."""
+
+    _fields_ = [("until_ns", c_uint64), ("packets", c_uint64)]
+
+
+class L7Verdict(ctypes.Structure):
+    """``struct tg_l7_verdict``."""
+
+    _fields_ = [
+        ("subject", c_uint32),
+        ("peer", c_uint32),
+        ("slot", c_uint16),
+        ("kind", c_uint8),
+        ("direction", c_uint8),
+        ("state", c_uint8),
+        ("pad", c_uint8 * 3),
+        ("requests", c_uint64),
+        ("bytes", c_uint64),
+        ("last_seen_ns", c_uint64),
+        ("spare", c_uint64 * 3),
+    ]

@@ -94,6 +94,7 @@ class MapFlag(IntEnum):
 
     NONE = 0
     NO_PREALLOC = 1
+    MMAPABLE = 1 << 10
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

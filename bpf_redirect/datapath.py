@@ -34,6 +34,7 @@ from bpf_redirect.conntrack import (
 from bpf_redirect.encode import address_struct, decode_struct, encode_u32
 from bpf_redirect.errors import CompileError, HostError, KernelError, LoadError, VerifierError
 from bpf_redirect.events import CounterValue, EventReader, EventTotals, read_counters, read_event_totals
+from bpf_redirect.l7_verdicts import VerdictTable
 from bpf_redirect.loader import LoadReport
 from bpf_redirect.maps import Maps, MapSizes
 from bpf_redirect.names import forget_pods
@@ -339,6 +340,10 @@ class Datapath:
     def counters(self) -> Mapping[tuple[abi.Reason, abi.Hook], CounterValue]:
         """Return packets and bytes per reason and hook."""
         return read_counters(self.maps["tg_counters"])
+
+    def l7_verdicts(self) -> VerdictTable:
+        """Return the table of verdict counts, mapped anew; close it when done."""
+        return VerdictTable(self.maps["tg_l7_verdicts"])
 
     def events(self) -> EventReader:
         """Return a reader of verdict events; there must be only one at a time."""

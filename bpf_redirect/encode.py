@@ -14,12 +14,13 @@ from typing import TypeVar
 from bpf_redirect import abi
 from l7filters.identity import IdentityNumber, Network
 from l7filters.ir import EntryKey
-from l7filters.mapstate import EndpointValue, IpcacheValue, MapVerdict, PolicyValue
-from l7filters.model import Direction
+from l7filters.mapstate import EndpointValue, IpcacheValue, MapVerdict, PolicyValue, SlotValue
+from l7filters.model import Direction, Offload
 
 Address = IPv4Address | IPv6Address
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _MAPPED_BITS = 96
+_SLOT = struct.Struct("=HBBII4x")
 _DIRECTIONS = {Direction.INGRESS: abi.FlowDirection.INGRESS, Direction.EGRESS: abi.FlowDirection.EGRESS}
 _DIRECTIONS_BACK = {number: direction for direction, number in _DIRECTIONS.items()}
 _Struct = TypeVar("_Struct", bound=ctypes.Structure)
@@ -112,15 +113,22 @@ def decode_policy_value(raw: bytes) -> PolicyValue:
     )
 
 
-def encode_slot(port: int | None) -> bytes:
+def encode_slot(value: SlotValue | None) -> bytes:
     """``tg_slot``; None is a slot that is not ready."""
-    return struct.pack("=HBB", socket.htons(port or 0), port is not None, 0)
+    if value is None:
+        return bytes(_SLOT.size)
+    flags = abi.SlotFlag.AUDITED if value.audited else 0
+    denies, seconds = (value.offload.denies_per_second, value.offload.seconds) if value.offload else (0, 0)
+    return _SLOT.pack(socket.htons(value.port), 1, flags, denies, seconds)
 
 
-def decode_slot(raw: bytes) -> int | None:
-    """Return the proxy port, None when the slot is not ready."""
-    port_be, ready, _ = struct.unpack("=HBB", raw)
-    return socket.ntohs(port_be) if ready else None
+def decode_slot(raw: bytes) -> SlotValue | None:
+    """Return the value, None when the slot is not ready."""
+    port_be, ready, flags, denies, seconds = _SLOT.unpack(raw)
+    if not ready:
+        return None
+    offload = Offload(denies, seconds) if denies else None
+    return SlotValue(socket.ntohs(port_be), bool(flags & abi.SlotFlag.AUDITED), offload)
 
 
 def encode_pair_key(pair: tuple[int, int]) -> bytes:

@@ -36,6 +36,10 @@ class MapSizes:
     connects: int = 16384
     origins: int = 16384
     names: int = 131072
+    l7_verdicts: int = 16384
+    """64 bytes each: every (subject, peer, slot, verdict) of requests that were made in the last hours."""
+    offload: int = 4096
+    """Peers that are dropped at one time. An LRU map: the longest unheard-of makes room."""
     events_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
@@ -73,11 +77,12 @@ def specs(sizes: MapSizes) -> tuple[MapSpec, ...]:
     size = ctypes.sizeof
     kind = bpf.MapType
     trie = bpf.MapFlag.NO_PREALLOC
+    mapped = bpf.MapFlag.MMAPABLE
     return (
-        MapSpec("tg_config", kind.ARRAY, 4, size(abi.Config), 1),
+        MapSpec("tg_config", kind.ARRAY, 4, size(abi.Config), 1, mapped),
         MapSpec("tg_ipcache", kind.LPM_TRIE, size(abi.IpcacheKey), size(abi.IpcacheEntry), sizes.ipcache, trie),
         MapSpec("tg_policy", kind.LPM_TRIE, size(abi.PolicyKey), size(abi.PolicyEntry), sizes.policy, trie),
-        MapSpec("tg_slots", kind.ARRAY, 4, size(abi.Slot), abi.SLOTS_MAX),
+        MapSpec("tg_slots", kind.ARRAY, 4, size(abi.Slot), abi.SLOTS_MAX, mapped),
         MapSpec("tg_pairs", kind.HASH, size(abi.PairKey), 4, sizes.pairs, bpf.MapFlag.NO_PREALLOC),
         MapSpec("tg_endpoints", kind.HASH, 4, size(abi.Endpoint), sizes.endpoints, bpf.MapFlag.NO_PREALLOC),
         MapSpec("tg_cgroups", kind.HASH, 8, 4, sizes.cgroups, bpf.MapFlag.NO_PREALLOC),
@@ -90,6 +95,8 @@ def specs(sizes: MapSizes) -> tuple[MapSpec, ...]:
         MapSpec("tg_origins", kind.LRU_HASH, size(abi.OriginKey), size(abi.Connect), sizes.origins),
         MapSpec("tg_names", kind.HASH, size(abi.NamesKey), size(abi.Names), sizes.names, bpf.MapFlag.NO_PREALLOC),
         MapSpec("tg_listeners", kind.SOCKHASH, 4, 4, abi.SLOTS_MAX * 2),
+        MapSpec("tg_offload", kind.LRU_HASH, size(abi.OffloadKey), size(abi.Offload), sizes.offload),
+        MapSpec("tg_l7_verdicts", kind.ARRAY, 4, size(abi.L7Verdict), sizes.l7_verdicts, mapped),
     )
 
 

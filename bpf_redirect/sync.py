@@ -33,7 +33,7 @@ from bpf_redirect.abi import Config
 from bpf_redirect.maps import Maps
 from l7filters.identity import IdentityNumber, Network, Reserved
 from l7filters.ir import EntryKey
-from l7filters.mapstate import EndpointValue, IpcacheValue, MapState, PolicyValue
+from l7filters.mapstate import EndpointValue, IpcacheValue, MapState, PolicyValue, SlotValue
 
 _EPOCH_MAX = (1 << 32) - 1
 _CONFIG_KEY = encode.encode_u32(0)
@@ -51,7 +51,7 @@ class Table(StrEnum):
 
 
 Key = Network | EntryKey | int | tuple[int, int]
-Value = IpcacheValue | PolicyValue | EndpointValue | int
+Value = IpcacheValue | PolicyValue | EndpointValue | SlotValue | int
 _K = TypeVar("_K", bound=Key)
 _V = TypeVar("_V", bound=Value)
 
@@ -164,7 +164,7 @@ def _encoded_key(table: Table, key: Key) -> bytes:
             return encode.encode_ipcache_key(key)
 
 
-def _encoded_value(table: Table, value: Value) -> bytes:
+def _encoded_value(value: Value) -> bytes:
     match value:
         case IpcacheValue():
             return encode.encode_ipcache_value(value)
@@ -172,8 +172,10 @@ def _encoded_value(table: Table, value: Value) -> bytes:
             return encode.encode_policy_value(value)
         case EndpointValue():
             return encode.encode_endpoint(value)
+        case SlotValue():
+            return encode.encode_slot(value)
         case int():
-            return encode.encode_slot(value) if table is Table.SLOTS else encode.encode_u32(value)
+            return encode.encode_u32(value)
         case _:
             assert_never(value)
 
@@ -209,7 +211,7 @@ def apply(operations: Iterable[Operation], maps: Maps) -> ApplyReport:
         for operation in group:
             match operation:
                 case Put():
-                    puts.append((_encoded_key(operation.table, operation.key), _encoded_value(operation.table, operation.value)))
+                    puts.append((_encoded_key(operation.table, operation.key), _encoded_value(operation.value)))
                 case Remove(table=Table.SLOTS):
                     maps[operation.table].update(_encoded_key(operation.table, operation.key), encode.encode_slot(None))
                     removed[operation.table] += 1
@@ -228,11 +230,11 @@ def apply(operations: Iterable[Operation], maps: Maps) -> ApplyReport:
 
 def read(maps: Maps) -> MapState:
     """Return what the kernel holds, so that a restarted agent starts from there."""
-    slots: dict[int, int] = {}
+    slots: dict[int, SlotValue] = {}
     for key, value in maps[Table.SLOTS].items():
-        port = encode.decode_slot(value)
-        if port is not None:
-            slots[encode.decode_u32(key)] = port
+        slot = encode.decode_slot(value)
+        if slot is not None:
+            slots[encode.decode_u32(key)] = slot
     return MapState(
         ipcache={encode.decode_ipcache_key(k): encode.decode_ipcache_value(v) for k, v in maps[Table.IPCACHE].items()},
         policy={encode.decode_policy_key(k): encode.decode_policy_value(v) for k, v in maps[Table.POLICY].items()},

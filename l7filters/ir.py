@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from l7filters.identity import IdentityNumber, IdentityTable, LabelSet, Network
-from l7filters.model import Direction, DnsRule, HttpRule, KafkaRule, L7Protocol, PolicyKey, RuleOrigin, TlsContext
+from l7filters.model import Direction, DnsRule, HttpRule, KafkaRule, L7Protocol, Offload, PolicyKey, RuleOrigin, TlsContext
 from proxylib.dns.rules import NameSelector
 
 
@@ -153,6 +153,8 @@ class Slot:
     ingress: DirectionRules | None
     terminating_tls: TlsContext | None = None
     originating_tls: TlsContext | None = None
+    offload: Offload | None = None
+    """When a peer whose requests are denied here is dropped before it gets here; of several policies' the strictest."""
 
     def __post_init__(self) -> None:
         assert (self.egress is None) == (self.key.egress is None)

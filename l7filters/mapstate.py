@@ -15,6 +15,7 @@ from typing import assert_never
 
 from l7filters.identity import IdentityNumber, Network
 from l7filters.ir import Allow, CompiledPolicy, Deny, EntryKey, EntryVerdict, IpcacheEntry, PolicyEntry, Redirect, SlotKey
+from l7filters.model import Offload
 from l7filters.population import WORLD_PREFIXES
 from l7filters.slots import SlotTable
 
@@ -59,12 +60,21 @@ class EndpointValue:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotValue:
+    """A slot that is ready: its proxy port, whether audit policies speak in it, and when it gets rid of a peer."""
+
+    port: int
+    audited: bool = False
+    offload: Offload | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MapState:
-    """What the maps should hold. Slots are keyed by slot id (1..), values are proxy ports."""
+    """What the maps should hold. Slots are keyed by slot id (1..)."""
 
     ipcache: Mapping[Network, IpcacheValue] = field(default_factory=dict)
     policy: Mapping[EntryKey, PolicyValue] = field(default_factory=dict)
-    slots: Mapping[int, int] = field(default_factory=dict)
+    slots: Mapping[int, SlotValue] = field(default_factory=dict)
     pairs: Mapping[tuple[int, int], int] = field(default_factory=dict)
     endpoints: Mapping[int, EndpointValue] = field(default_factory=dict)
     cgroups: Mapping[int, IdentityNumber] = field(default_factory=dict)
@@ -142,7 +152,7 @@ def rederive(
     state = MapState(
         ipcache=ipcache,
         policy=policy,
-        slots={number: port_base + number for number in sorted(ready & frozenset(numbers.values()))},
+        slots=_slots(compiled, numbers, ready, port_base),
         pairs=pairs,
         endpoints={
             ifindex_by_endpoint[local.key]: EndpointValue(local.identity, tuple(addresses.get(local.key, ())))
@@ -180,6 +190,18 @@ def _ipcache(
             ifindex = 0 if entry.endpoint is None else ifindices.get(entry.endpoint, 0)
             ipcache[entry.prefix] = IpcacheValue(entry.identity, ifindex, entry.identity in outside)
     return ipcache
+
+
+def _slots(
+    compiled: CompiledPolicy, numbers: Mapping[SlotKey, int], ready: AbstractSet[int], port_base: int
+) -> dict[int, SlotValue]:
+    found: dict[int, SlotValue] = {}
+    for slot in compiled.slots:
+        number = numbers.get(slot.key)
+        if number is not None and number in ready:
+            audited = any(rules is not None and rules.shadow is not None for rules in (slot.egress, slot.ingress))
+            found[number] = SlotValue(port_base + number, audited, slot.offload)
+    return dict(sorted(found.items()))
 
 
 def _policy(entries: tuple[PolicyEntry, ...], numbers: Mapping[SlotKey, int], memo: DeriveMemo) -> Mapping[EntryKey, PolicyValue]:

@@ -8,6 +8,7 @@ addresses serve /metrics and /healthz, which name no rule and no address, and th
     GET /v1/flows[?follow=1&last=N&verdict=..&namespace=..&name=..&protocol=..&since_ns=N]    NDJSON
     GET /v1/flows/UUID[/explain]      one record; what the evaluator says of it
     GET /v1/endpoints, /v1/policies, /v1/policies/effect?key=, /v1/map, /v1/world
+    GET /v1/counts                    how many requests were allowed, denied, audited, in error: exact, by who and policy
     POST /v1/explain                  a question (explanation.py) against the live world
     POST, DELETE /v1/sandboxes        pods that are about to start (sandboxes.py)
     GET /healthz, /metrics
@@ -40,6 +41,7 @@ from tidegate.flow import Flow, Redaction, rfc3339
 from tidegate.flow_filter import FlowFilter
 from tidegate.flows import FlowRing, TooManySubscribers
 from tidegate.jsonvalue import decode, encode
+from tidegate.l7_counts import L7Counts, counts_json
 from tidegate.metrics import CONTENT_TYPE, Meters, render
 from tidegate.policy_effect import SlotStates, policy_effect
 from tidegate.recorded import explain_record
@@ -88,6 +90,9 @@ class AgentView(SandboxKeeper, Protocol):
     def status(self) -> NodeStatus:
         """The status of this moment, with counters read now or a moment ago."""
 
+    def l7_counts(self) -> L7Counts:
+        """What the proxy said until now, by whom, to whom and under which policies."""
+
     def world(self) -> World:
         """The world in force."""
 
@@ -109,9 +114,9 @@ def admin_app(view: AgentView) -> web.Application:
     """Return the whole API, for the Unix socket."""
     app = web.Application(client_max_size=REQUEST_BYTES_MAX, middlewares=[_errors_as_json])
     app[VIEW] = view
-    add_reads(app)
     app.router.add_get("/v1/world", get_world)
     sandboxes.add_routes(app, view)
+    add_reads(app)
     return app
 
 
@@ -125,6 +130,7 @@ def add_reads(app: web.Application) -> None:
     app.router.add_get("/v1/endpoints", get_endpoints)
     app.router.add_get("/v1/policies", get_policies)
     app.router.add_get("/v1/policies/effect", get_policy_effect)
+    app.router.add_get("/v1/counts", get_counts)
     app.router.add_post("/v1/explain", post_explain)
     app.router.add_get("/healthz", get_health)
     app.router.add_get("/metrics", get_metrics)
@@ -355,6 +361,11 @@ async def get_map(request: web.Request) -> web.Response:
     """Who talks to whom, over the last minutes: workloads and edges with their counts and rates."""
     view = request.app[VIEW]
     return web.json_response(map_json(view.traffic, view.status()))
+
+
+async def get_counts(request: web.Request) -> web.Response:
+    """The exact counts of requests."""
+    return web.json_response(counts_json(request.app[VIEW].l7_counts()))
 
 
 async def get_world(request: web.Request) -> web.Response:

@@ -46,6 +46,8 @@ from tidegate.following import Follower, Source
 from tidegate.heap import Heap
 from tidegate.kafka_reports import KafkaReports
 from tidegate.kernel import KernelSide
+from tidegate.l7_counts import L7Counts, Names
+from tidegate.l7_keeper import SWEEP_S, L7Keeper
 from tidegate.metrics import Meters
 from tidegate.numbering import NumberingFiles
 from tidegate.observe import Observer
@@ -125,6 +127,9 @@ class Agent:
         )
         self._observer = Observer(config, self._ring)
         self._kafka_reports = KafkaReports(config.kafka_socket)
+        self._keeper = L7Keeper(
+            config.l7_ledger_file, has_module=self._settings.native_module is not None, now_ns=time.monotonic_ns
+        )
         self._inputs = Inputs()
         self._heard: set[str] = set()
         self._world = build_world(config, self._inputs, 0)
@@ -183,6 +188,7 @@ class Agent:
         yield self._observer.read_dns(DnsPlaces(self._config).reports, lambda: self._dns.status)
         yield self._dns.watch()
         yield self._observer.read_kafka(self._kafka_reports)
+        yield self._keep_counts()
 
     # ---- inputs -----------------------------------------------------------------------------------------------------
 
@@ -270,6 +276,16 @@ class Agent:
         """Whether every source has spoken: a world without the policies would open what they close."""
         return {"machine", *self._sources} <= self._heard
 
+    async def _keep_counts(self) -> None:
+        with self._kernel.l7_verdicts() as table:
+            self._keeper.open(table)
+            while True:
+                await asyncio.sleep(SWEEP_S)
+                try:
+                    self._keeper.sweep()
+                except OSError as error:
+                    _log.error("l7_ledger_not_written", reason=str(error))
+
     # ---- realisation ------------------------------------------------------------------------------------------------
 
     async def _reconcile(self) -> None:
@@ -322,7 +338,7 @@ class Agent:
                 _log.info("realisation_recovered", revision=self._world.revision)
             self._failed = ""
             self._meters.realisation.realised(noticed_s, time.monotonic())
-            self._observer.world_changed(self._realisation)
+            self._announce(self._realisation)
             _log.info(
                 "realised",
                 revision=self._world.revision,
@@ -330,6 +346,12 @@ class Agent:
                 slots=len(self._realisation.table.ids),
             )
         self._came_of_it()
+
+    def _announce(self, realisation: Realisation) -> None:
+        """Have what is reported from now on told in the names of this world."""
+        self._observer.world_changed(realisation)
+        names = Names(realisation.compiled, realisation.table.ids)
+        self._keeper.rename(names, (policy.key for policy in realisation.world.policies))
 
     async def _settle(self) -> None:
         try:
@@ -340,7 +362,7 @@ class Agent:
         else:
             if settled is not None:
                 self._realisation = settled
-                self._observer.world_changed(settled)
+                self._announce(settled)
         self._came_of_it()
 
     def _came_of_it(self) -> None:
@@ -380,6 +402,10 @@ class Agent:
         """The slots in use."""
         found = self._realisation
         return {key: (number, key not in found.unready) for key, number in found.table.ids.items()} if found else {}
+
+    def l7_counts(self) -> L7Counts:
+        """What the proxy said until now, by whom, to whom and under which policies."""
+        return self._keeper.read()
 
     def world(self) -> World:
         """The world in force."""
@@ -476,6 +502,7 @@ class Agent:
             drops=self._kernel.drops(),
             maps=self._kernel.map_fills(),
             flows=replace(self._observer.status(), message=self._flow_file.problem if self._flow_file else ""),
+            counts=self._keeper.status(),
         )
 
     def _selection_in_force(self) -> Selection | None:

@@ -177,6 +177,8 @@ class MapsSection:
     conntrack_entries: int = 262144
     ipcache_entries: int = 262144
     endpoint_entries: int = 4096
+    verdict_entries: int = 16384
+    """Records of exact request counts."""
     event_ring_kib: int = 512
     """Ring buffer of verdict events; a power of two."""
 
@@ -313,6 +315,11 @@ class NodeConfig:
     def slots_file(self) -> Path:
         """The numbering of slots, kept so that ports survive a restart."""
         return self.state / "slots.json"
+
+    @property
+    def l7_ledger_file(self) -> Path:
+        """What records of verdict counts had counted that are no longer in the kernel."""
+        return self.state / "l7-ledger.json"
 
     @property
     def kept_documents(self) -> Path:
@@ -506,6 +513,7 @@ def _parse_maps(section: Section) -> MapsSection:
         conntrack_entries=section.integer("conntrackEntries", default.conntrack_entries, 1024, MAP_ENTRIES_MAX),
         ipcache_entries=section.integer("ipcacheEntries", default.ipcache_entries, 256, MAP_ENTRIES_MAX),
         endpoint_entries=section.integer("endpointEntries", default.endpoint_entries, 16, 1 << 16),
+        verdict_entries=section.integer("verdictEntries", default.verdict_entries, 64, MAP_ENTRIES_MAX),
         event_ring_kib=section.integer("eventRingKib", default.event_ring_kib, 4, 1 << 18),
     )
     if parsed.event_ring_kib & (parsed.event_ring_kib - 1):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 
+from bpf_redirect.pins import PinRoot
 from l7filters.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from l7filters.envoy.settings import EnvoySettings
 from tidegate import native_module
@@ -56,6 +57,7 @@ def envoy_settings(config: NodeConfig, module: Path | None = None) -> EnvoySetti
         allowed_sample=config.flows.allowed_sample,
         native_module=None if module is None else str(module),
         kafka_reports=str(config.kafka_socket),
+        maps_directory=PinRoot(str(config.bpf.pin_root)).maps,
     )
 
 

@@ -17,6 +17,7 @@ from bpf_redirect.conntrack import ConntrackEntry, WorkloadConnection
 from bpf_redirect.datapath import Datapath, DatapathSettings
 from bpf_redirect.errors import DatapathError
 from bpf_redirect.events import EventReader, EventTotals
+from bpf_redirect.l7_verdicts import VerdictTable
 from bpf_redirect.maps import MapSizes
 from l7filters.identity import IdentityNumber
 from l7filters.mapstate import MapState
@@ -44,6 +45,7 @@ def datapath_settings(config: NodeConfig, addresses: Iterable[Address] = ()) -> 
             policy=sizes.policy_entries,
             conntrack=sizes.conntrack_entries,
             endpoints=sizes.endpoint_entries,
+            l7_verdicts=sizes.verdict_entries,
             events_bytes=sizes.event_ring_kib * 1024,
         ),
         deny_reply=config.deny_response is DenyResponse.RESET,
@@ -214,6 +216,10 @@ class KernelSide:
         )
 
     # ---- watching ---------------------------------------------------------------------------------------------------
+
+    def l7_verdicts(self) -> VerdictTable:
+        """The table of what the proxy said."""
+        return self._datapath.l7_verdicts()
 
     def events(self) -> EventReader:
         """The reader of verdict events."""

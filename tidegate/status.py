@@ -150,6 +150,16 @@ class BpfStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CountsStatus:
+    """Exact counts of requests. ``unavailable``: why there are none. ``overflow``: requests without a record, by verdict."""
+
+    unavailable: str = ""
+    records: int = 0
+    capacity: int = 0
+    overflow: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class XdsStatus:
     """The configuration stream to Envoy; counts are since the agent started."""
 
@@ -219,6 +229,7 @@ class NodeStatus:
     drops: tuple[DropCount, ...] = ()
     maps: tuple[MapFill, ...] = ()
     flows: FlowsStatus = FlowsStatus()
+    counts: CountsStatus = CountsStatus()
 
     @property
     def all_realised(self) -> bool:

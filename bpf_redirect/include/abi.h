@@ -23,10 +23,12 @@
 #define TG_SLOTS_MAX		  2048 /* ids 1..2047; one proxy port each */
 #define TG_IPV6_EXTENSIONS_MAX	  6    /* real packets carry at most two or three */
 #define TG_CGROUP_LEVELS_MAX	  8    /* how deep below the root a selected cgroup may be */
-#define TG_REASONS_MAX		  64   /* length of the reason list, room to grow included */
+#define TG_REASONS_MAX		  96   /* length of the reason list, room to grow included */
 #define TG_HOOKS_MAX		  8
 /* Names that one pod may have one address by: CDNs put thousands there, a policy lists a few. */
 #define TG_NAMES_PER_ADDRESS_MAX 16
+#define TG_L7_RESERVED		 8  /* records of tg_l7_verdicts with a meaning of their own */
+#define TG_L7_PROBES_MAX	 32 /* how far a record may lie from where its key hashes to */
 
 #define TG_SECOND_NS		  1000000000ULL
 #define TG_TIMEOUT_TCP_NS	  (21600ULL * 1000000000) /* established, idle: 6 h */
@@ -62,6 +64,14 @@ enum tg_verdict {
 enum tg_direction {
 	TG_INGRESS = 1,
 	TG_EGRESS = 2,
+};
+
+/* What the proxy said of a request, or of a connection whose bytes it does not read. */
+enum tg_l7_kind {
+	TG_L7_ALLOWED = 1,
+	TG_L7_DENIED = 2,
+	TG_L7_AUDITED = 3, /* allowed; a policy in audit mode would have denied it */
+	TG_L7_ERROR = 4,   /* not denied, and not answered by the server either */
 };
 
 /* Where a packet was seen. Counters are reason x hook. */
@@ -122,6 +132,7 @@ enum tg_reason {
 	TG_NO_HOST_ADDRESS = 59, /* a host workload's redirect needs this node's address */
 	TG_ICMP_REDIRECT = 60,	 /* a pod redirects, or advertises itself as a router */
 	TG_REDIRECT_WORKLOAD = 61, /* L7 rules can't be had for what a host workload receives */
+	TG_OFFLOADED = 62, /* too many of this peer's requests were denied: see tg_offload */
 };
 
 /* tg_config.flags */
@@ -257,12 +268,19 @@ struct tg_names {
 };
 _Static_assert(sizeof(struct tg_names) == 128, "tg_names");
 
+/* tg_slot.flags */
+#define TG_SLOT_AUDITED (1 << 0) /* some policy in audit mode speaks here */
+
+/* Also mapped into the proxy, which reads what it has to know of a slot besides the rules. */
 struct tg_slot {
 	__be16 port_be;
 	__u8 ready;
-	__u8 pad;
+	__u8 flags;
+	__u32 denies_per_second; /* of one peer, beyond which it is dropped; 0: never */
+	__u32 offload_seconds;	 /* for how long */
+	__u32 pad;
 };
-_Static_assert(sizeof(struct tg_slot) == 4, "tg_slot");
+_Static_assert(sizeof(struct tg_slot) == 16, "tg_slot");
 
 struct tg_pair_key {
 	__u16 egress;
@@ -389,6 +407,59 @@ struct tg_listener_key {
 	__u8 pad;
 };
 _Static_assert(sizeof(struct tg_listener_key) == 4, "tg_listener_key");
+
+/*
+ * tg_offload: a peer that is dropped before it reaches a slot. `source` is its address; of a host
+ * workload, which shares this host's, it is ::N with N its identity: never an address on a wire.
+ */
+struct tg_offload_key {
+	struct tg_address source;
+	__u32 slot;
+};
+_Static_assert(sizeof(struct tg_offload_key) == 20, "tg_offload_key");
+
+struct tg_offload {
+	__u64 until_ns; /* CLOCK_MONOTONIC */
+	__u64 packets;	/* dropped */
+};
+_Static_assert(sizeof(struct tg_offload) == 16, "tg_offload");
+
+/* tg_l7_verdict.state */
+enum tg_l7_state {
+	TG_L7_FREE = 0,
+	TG_L7_LIVE = 1,
+	TG_L7_RETIRING = 2, /* old: nobody begins to add to it, and its counts are still read */
+	TG_L7_OVERFLOW = 3, /* a reserved record: what found no record of its own, by its kind */
+	TG_L7_WRITER = 4,   /* a reserved record: that somebody writes, and when it began */
+};
+
+/*
+ * tg_l7_verdicts: how many requests each pair of identities made, by slot and verdict. An array
+ * that is mapped into the proxy (and the agent) and used as a hash table with open addressing, so
+ * that counting a request is two atomic additions and no system call, and outlives both.
+ *
+ * The key is two words, (subject, peer) and the eight bytes after them. A writer takes a record by
+ * a compare-and-swap of the first from 0, then of the second from 0; one that finds the first equal
+ * to its own and the second 0 may take it too. Two records may have one key: readers add them up.
+ * Only the agent frees: LIVE -> RETIRING, and after a grace time for writers on their way all 0.
+ *
+ * Record TG_L7_ALLOWED.. of the first TG_L7_RESERVED is the overflow of that kind, record 0 the
+ * writer's sign of life; they have no subject.
+ */
+struct tg_l7_verdict {
+	__u32 subject; /* whose policy it was: the client's identity (egress), the server's (ingress) */
+	__u32 peer;
+	__u16 slot;
+	__u8 kind;	/* enum tg_l7_kind */
+	__u8 direction; /* enum tg_direction; 0: both were judged, and the subject is the client */
+	__u8 state;	/* enum tg_l7_state */
+	__u8 pad[3];
+	__u64 requests;
+	__u64 bytes;	    /* of bodies, both ways */
+	__u64 last_seen_ns; /* CLOCK_MONOTONIC */
+	__u64 spare[3];
+};
+_Static_assert(sizeof(struct tg_l7_verdict) == 64, "tg_l7_verdict");
 
 /* What SO_ORIGINAL_DST answers: struct sockaddr_in and sockaddr_in6, without their headers. */
 struct tg_sockaddr_in {

@@ -21,6 +21,8 @@
  * tg_origins     tg_origin_key -> tg_connect         sockops       getsockopt, getpeername; LRU
  * tg_names       tg_names_key -> tg_names            DNS proxy     judge
  * tg_listeners   proxy port -> listening socket      sockops       time_wait (sk_lookup)
+ * tg_offload     tg_offload_key -> tg_offload        the proxy     police, connect; LRU
+ * tg_l7_verdicts a hash table in an array, see abi.h the proxy     agent
  */
 #ifndef TG_MAPS_H
 #define TG_MAPS_H

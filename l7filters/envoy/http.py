@@ -32,6 +32,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from l7filters.envoy import names
 from l7filters.envoy.access_log import http_access_log
+from l7filters.envoy.counts import counts_log
 from l7filters.envoy.message import duration, from_agent, packed
 from l7filters.envoy.names import Stage
 from l7filters.envoy.rbac import listener_filter
@@ -62,7 +63,7 @@ def http_connection_manager(
         stat_prefix=name,
         rds=Rds(route_config_name=name, config_source=from_agent()),
         http_filters=[*_policy_filters(stages), *extra_filters, _router()],
-        access_log=[http_access_log(name, stages, settings)],
+        access_log=[http_access_log(name, stages, settings), *counts_log(name, judged, settings)],
         local_reply_config=local_replies(settings),
         early_header_mutation_extensions=[early_header_mutation()],
         # Nothing is added, renamed or taken away.

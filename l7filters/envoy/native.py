@@ -33,4 +33,9 @@ def dynamic_module(path: str) -> dict[str, object]:
 
 def part_config(value: Mapping[str, object]) -> dict[str, object]:
     """Return what a part of the module is told: JSON text, which reaches it byte by byte as it is here."""
-    return {"@type": STRING_VALUE, "value": json.dumps(value, sort_keys=True, separators=(",", ":"))}
+    return part_text(json.dumps(value, sort_keys=True, separators=(",", ":")))
+
+
+def part_text(text: str) -> dict[str, object]:
+    """Return what a part of the module is told, as it is."""
+    return {"@type": STRING_VALUE, "value": text}

@@ -24,6 +24,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from l7filters.envoy import names
 from l7filters.envoy.access_log import tcp_access_log
+from l7filters.envoy.counts import counts_log
 from l7filters.envoy.fqdn import server_name_permission
 from l7filters.envoy.matching import all_of, any_of
 from l7filters.envoy.message import duration, from_agent, packed
@@ -115,7 +116,10 @@ def tcp_proxy(
         stat_prefix=name,
         cluster=cluster,
         idle_timeout=duration(settings.tcp_idle_timeout_seconds),
-        access_log=[tcp_access_log(name, [(direction, Stage.ALLOW) for direction in judged], settings)],
+        access_log=[
+            tcp_access_log(name, [(direction, Stage.ALLOW) for direction in judged], settings),
+            *counts_log(name, judged, settings),
+        ],
     )
     return Filter(name=TCP_PROXY, typed_config=packed(config))
 

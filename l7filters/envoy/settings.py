@@ -80,6 +80,8 @@ class EnvoySettings:
     native_module: str | None = None
     """Path of the module that Envoy loads; None: there is none, and what needs it is not to be had. A change of it changes
     listeners."""
+    maps_directory: str | None = None
+    """Where the node's BPF maps are pinned: the module counts verdicts there."""
 
     kafka_reports: str | None = None
     """Path of the datagram socket that the module tells of Kafka requests; None: nobody listens."""

@@ -25,8 +25,8 @@ from bpf_redirect.events import CounterValue
 from bpf_redirect.host import HostNames
 from l7filters.identity import IdentityNumber, Network, Reserved
 from l7filters.ir import EntryKey
-from l7filters.mapstate import EndpointValue, IpcacheValue, MapState, MapVerdict, PolicyValue
-from l7filters.model import Direction
+from l7filters.mapstate import EndpointValue, IpcacheValue, MapState, MapVerdict, PolicyValue, SlotValue
+from l7filters.model import Direction, Offload
 from tests.support.netns import NETNS_DIRECTORY, NODE_V4, NODE_V6, UPLINK_INTERFACE, UPLINK_V4, UPLINK_V6, Cluster, Pod
 
 PROXY_PORT_MIN = 19000
@@ -103,6 +103,7 @@ class Arena:
         self.datapath = Datapath()
         self.policy: dict[EntryKey, PolicyValue] = {}
         self.slots: dict[int, int] = {}
+        self.offload: dict[int, Offload] = {}
         self.pairs: dict[tuple[int, int], int] = {}
         self.extra_ipcache: dict[Network, IpcacheValue] = {}
         self.cgroups: dict[int, IdentityNumber] = {}
@@ -188,7 +189,7 @@ class Arena:
         return MapState(
             ipcache=ipcache | self.extra_ipcache,
             policy={HOST_IS_OPEN: ALLOW, **self.policy},
-            slots=dict(self.slots),
+            slots={slot: SlotValue(port, offload=self.offload.get(slot)) for slot, port in self.slots.items()},
             pairs=dict(self.pairs),
             endpoints=endpoints,
             cgroups=dict(self.cgroups),
@@ -201,7 +202,7 @@ class Arena:
     def reset(self) -> None:
         """No policy, no slot, no known connection: where each test begins."""
         self._sockets.close()
-        for name in (self.policy, self.slots, self.pairs, self.cgroups):
+        for name in (self.policy, self.slots, self.offload, self.pairs, self.cgroups):
             name.clear()
         self.closed.clear()
         self.datapath.apply(MapState())

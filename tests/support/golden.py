@@ -23,7 +23,7 @@ from l7filters.documents import ParsedFile, SecretStore, parse_documents
 from l7filters.envoy import EnvoyResource, EnvoySettings, Translation, TypeUrl, translate
 from l7filters.identity import Identity, IdentityNumber, IdentityTable, LabelSet, Reserved
 from l7filters.ir import CompiledPolicy, EntryKey, Slot
-from l7filters.mapstate import MapState, derive
+from l7filters.mapstate import MapState, SlotValue, derive
 from l7filters.slots import SlotTable, assign
 from l7filters.world import Node, World
 from tests.support.second_reader import decode
@@ -220,10 +220,19 @@ def _maps_text(case: Case) -> str:
         audited = " would-deny" if value.would_deny else ""
         slot = f" slot {value.slot}" if value.slot else ""
         lines.append(f"policy {_where(key, names)} = {value.verdict.name.lower()}{slot}{audited}")
-    lines += [f"slot {number} port {port}" for number, port in case.maps.slots.items()]
+    lines += [f"slot {number} {_slot_value(value)}" for number, value in case.maps.slots.items()]
     lines += [f"pair {egress},{ingress} -> slot {pair}" for (egress, ingress), pair in case.maps.pairs.items()]
     for index, endpoint in case.maps.endpoints.items():
         addresses = ",".join(str(address) for address in endpoint.addresses)
         lines.append(f"endpoint ifindex {index} = {names[endpoint.identity]} {addresses}")
     lines += [f"cgroup {number} = {names[identity]}" for number, identity in case.maps.cgroups.items()]
     return "".join(line + "\n" for line in sorted(lines))
+
+
+def _slot_value(value: SlotValue) -> str:
+    words = [f"port {value.port}"]
+    if value.audited:
+        words.append("audited")
+    if value.offload is not None:
+        words.append(f"offload {value.offload.denies_per_second}/s for {value.offload.seconds} s")
+    return " ".join(words)

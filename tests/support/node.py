@@ -219,6 +219,10 @@ class Node:
         """What ``tidegate status -o json`` prints, asked without the cost of starting the command."""
         return NodeClient(self.directory / "state" / "admin.sock").status(wait_seconds)
 
+    def counts(self) -> Any:
+        """What the agent answers at /v1/counts: the exact counts of requests."""
+        return NodeClient(self.directory / "state" / "admin.sock").get("/v1/counts")
+
     def flows(self, *arguments: str) -> list[Any]:
         """``tidegate flows -o json``: one object a line."""
         return [json.loads(line) for line in self.cli("flows", "-o", "json", *arguments).stdout.splitlines()]

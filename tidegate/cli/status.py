@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -73,6 +74,7 @@ def _summary(found: dict[str, Any]) -> list[tuple[str, str, str]]:
             "ok" if xds["connected"] and not xds["quarantined"] else "warning",
             f"{stream}; {xds['resources']} resources, {xds['pushes']} pushes, {xds['acks']} ACKs, {xds['nacks']} NACKs",
         ),
+        _counts_row(found.get("counts", {})),
         (
             "Flows",
             "ok" if not lost and not flows.get("message") else "warning",
@@ -91,6 +93,15 @@ def _dns_summary(dns: dict[str, Any]) -> tuple[str, str]:
     known = f"{gauges.get('cached_names', 0)} names known, {gauges.get('in_flight', 0)} in flight"
     detail = f"pid {dns['pid']}, {len(dns['slots'])} of {dns['wanted']} slots; {numbers}; {known}"
     return "warning" if dns["message"] and dns["state"] == "ready" else dns["state"], dns["message"] or detail
+
+
+def _counts_row(counts: Mapping[str, Any]) -> tuple[str, str, str]:
+    """An older agent tells nothing of counts."""
+    if not counts or counts["unavailable"]:
+        return "Counts", "warning", counts["unavailable"] if counts else "unknown: an older agent"
+    lost = sum(counts["overflow"].values())
+    room = f"{counts['records']} of {counts['capacity']} records in use"
+    return "Counts", "warning" if lost else "ok", room + (f"; {lost} requests without a record of their own" if lost else "")
 
 
 _ENDPOINT_COLUMNS = ("ENDPOINT", "STATE", "ID", "ON", "POLICIES", "REV", "ADDRESSES", "MESSAGE")

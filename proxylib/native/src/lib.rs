@@ -7,4 +7,9 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
+pub mod counters;
 pub mod kafka;
+pub mod node;
+pub mod offload;
+pub mod report;
+pub mod verdict;

@@ -38,6 +38,9 @@ STRUCTS = {
     "tg_connect": abi.Connect,
     "tg_origin_key": abi.OriginKey,
     "tg_listener_key": abi.ListenerKey,
+    "tg_offload_key": abi.OffloadKey,
+    "tg_offload": abi.Offload,
+    "tg_l7_verdict": abi.L7Verdict,
 }
 C_ONLY_STRUCTS = {"tg_sockaddr_in", "tg_sockaddr_in6"}
 """They never lie in a map."""
@@ -48,6 +51,8 @@ ENUMS: dict[str, tuple[str, type[IntEnum]]] = {
     "tg_hook": ("TG_HOOK_", abi.Hook),
     "tg_ct_kind": ("TG_CT_", abi.ConntrackKind),
     "tg_realm": ("TG_REALM_", abi.Realm),
+    "tg_l7_kind": ("TG_L7_", abi.L7Kind),
+    "tg_l7_state": ("TG_L7_", abi.L7State),
 }
 
 NUMBERS = {
@@ -59,6 +64,8 @@ NUMBERS = {
     "TG_REASONS_MAX": abi.REASONS_MAX,
     "TG_HOOKS_MAX": abi.HOOKS_MAX,
     "TG_NAMES_PER_ADDRESS_MAX": abi.NAMES_PER_ADDRESS_MAX,
+    "TG_L7_RESERVED": abi.L7_RESERVED,
+    "TG_L7_PROBES_MAX": abi.L7_PROBES_MAX,
     "TG_MARK_MASK": abi.MARK_MASK,
     "TG_MARK_TO_PROXY": abi.MARK_TO_PROXY,
     "TG_MARK_REPLY": abi.MARK_REPLY,
@@ -71,6 +78,7 @@ NUMBERS = {
     **{f"TG_CONFIG_{flag.name}": flag.value for flag in abi.ConfigFlag},
     **{f"TG_POLICY_{flag.name}": flag.value for flag in abi.PolicyFlag},
     **{f"TG_IPCACHE_{flag.name}": flag.value for flag in abi.IpcacheFlag},
+    **{f"TG_SLOT_{flag.name}": flag.value for flag in abi.SlotFlag},
     **{f"TG_CT_{flag.name}": flag.value for flag in abi.ConntrackFlag},
     **{f"TG_SEEN_{flag.name}": flag.value for flag in abi.TcpSeen},
     **{f"TG_EVENT_{flag.name}": flag.value for flag in abi.EventFlag},

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bpf_redirect import abi, encode
 from l7filters.identity import IDENTITY_MAX, IdentityNumber, Network
 from l7filters.ir import EntryKey
-from l7filters.mapstate import EndpointValue, IpcacheValue, MapVerdict, PolicyValue
-from l7filters.model import Direction
+from l7filters.mapstate import EndpointValue, IpcacheValue, MapVerdict, PolicyValue, SlotValue
+from l7filters.model import Direction, Offload
 
 identities = st.integers(0, IDENTITY_MAX).map(IdentityNumber)
 addresses = st.ip_addresses().filter(lambda address: address.version == 4 or address.ipv4_mapped is None)
@@ -83,9 +83,12 @@ def test_endpoint_there_and_back(identity: IdentityNumber, those: list[IPv4Addre
     assert encode.decode_endpoint(encode.encode_endpoint(value)) == value
 
 
-@given(st.none() | st.integers(0, 0xFFFF))
-def test_slot_there_and_back(port: int | None) -> None:
-    assert encode.decode_slot(encode.encode_slot(port)) == port
+offloads = st.none() | st.builds(Offload, st.integers(1, 0xFFFFFFFF), st.integers(1, 0xFFFFFFFF))
+
+
+@given(st.none() | st.builds(SlotValue, st.integers(0, 0xFFFF), st.booleans(), offloads))
+def test_slot_there_and_back(value: SlotValue | None) -> None:
+    assert encode.decode_slot(encode.encode_slot(value)) == value
 
 
 @given(st.tuples(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)))

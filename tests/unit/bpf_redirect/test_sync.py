@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bpf_redirect.sync import BumpEpoch, Operation, Put, Remove, Table, plan
 from l7filters.identity import IdentityNumber
 from l7filters.ir import EntryKey
-from l7filters.mapstate import EndpointValue, IpcacheValue, MapState, MapVerdict, PolicyValue
+from l7filters.mapstate import EndpointValue, IpcacheValue, MapState, MapVerdict, PolicyValue, SlotValue
 from l7filters.model import Direction
 
 FIELDS = {
@@ -146,7 +146,7 @@ def test_an_entry_never_points_to_a_slot_that_is_not_there(
     old: Mapping[EntryKey, PolicyValue], new: Mapping[EntryKey, PolicyValue]
 ) -> None:
     current, wanted = (
-        MapState(policy=policy, slots={value.slot: 19000 + value.slot for value in policy.values() if value.slot})
+        MapState(policy=policy, slots={value.slot: SlotValue(19000 + value.slot) for value in policy.values() if value.slot})
         for policy in (old, new)
     )
     state = current

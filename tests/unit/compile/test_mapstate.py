@@ -9,7 +9,17 @@ import pytest
 from l7filters.compile import Memo, recompile
 from l7filters.identity import IdentityNumber, IdentityTable, Reserved
 from l7filters.ir import CompiledPolicy, EntryKey
-from l7filters.mapstate import DeriveMemo, EndpointValue, IpcacheValue, MapState, MapVerdict, PolicyValue, derive, rederive
+from l7filters.mapstate import (
+    DeriveMemo,
+    EndpointValue,
+    IpcacheValue,
+    MapState,
+    MapVerdict,
+    PolicyValue,
+    SlotValue,
+    derive,
+    rederive,
+)
 from l7filters.model import Direction, Policy
 from l7filters.slots import SlotTable, assign
 from tests.support.worlds import NO_IDENTITIES, To, allow, endpoint, http, number_of, pods, policy, world
@@ -64,7 +74,7 @@ def test_endpoints_and_cgroups_are_those_that_are_there() -> None:
 def test_ready_slots_listen_and_pairs_are_by_number() -> None:
     compiled, table, state = derived()
     (pair,) = compiled.pairs
-    assert state.slots == {number: BASE + number for number in table.ids.values()}
+    assert state.slots == {number: SlotValue(BASE + number) for number in table.ids.values()}
     assert state.pairs == {(table.ids[pair.egress], table.ids[pair.ingress]): table.ids[pair.pair]}
     assert state.policy[own_entry(compiled)] == PolicyValue(MapVerdict.REDIRECT, table.ids[pair.ingress])
 

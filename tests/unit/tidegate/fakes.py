@@ -14,6 +14,7 @@ from l7filters.world import Node, World
 from tidegate.config import NodeConfig, NodeSection
 from tidegate.flow import Flow, FlowEnd, HttpPart, Verdict
 from tidegate.flows import FlowRing
+from tidegate.l7_counts import L7Counts
 from tidegate.metrics import Meters
 from tidegate.sandboxes import Sandbox
 from tidegate.status import (
@@ -147,6 +148,9 @@ class FakeAgent:
 
     async def forget_sandbox(self, sandbox: Sandbox) -> None:
         self.sandboxes.remove(sandbox)
+
+    def l7_counts(self) -> L7Counts:
+        return L7Counts(unavailable="a fake counts nothing")
 
     def status(self) -> NodeStatus:
         return self.shown

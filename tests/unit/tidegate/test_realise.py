@@ -13,7 +13,7 @@ from l7filters.envoy.settings import EnvoySettings
 from l7filters.envoy.translate import shared_resources, translate_slot
 from l7filters.identity import IdentityTable, LabelSet
 from l7filters.ir import Slot
-from l7filters.mapstate import MapState, MapVerdict
+from l7filters.mapstate import MapState, MapVerdict, SlotValue
 from l7filters.model import Policy
 from l7filters.slots import SlotTable
 from l7filters.world import World
@@ -152,7 +152,7 @@ def test_maps_name_a_slot_only_once_envoy_listens_for_it() -> None:
     async def scenario() -> None:
         bench = Bench()
         done = await bench.realise(world(GET_ONLY, endpoints=[A, B]))
-        assert bench.kernel.state.slots == {1: PORT_MIN + 1}
+        assert bench.kernel.state.slots == {1: SlotValue(PORT_MIN + 1)}
         assert [value.slot for value in bench.kernel.state.policy.values() if value.verdict is MapVerdict.REDIRECT] == [1]
         assert done.unready == frozenset()
         assert bench.numbering.saved[-1] == (done.compiled.identities, done.table)
@@ -216,7 +216,7 @@ def test_a_refused_slot_stays_closed_and_holds_up_no_other() -> None:
         assert len(done.table.ids) == 2
         assert [done.table.ids[key] for key in done.unready] == [1]
         assert [done.table.ids[key] for key in done.refused] == [1]
-        assert bench.kernel.state.slots == {2: PORT_MIN + 2}
+        assert bench.kernel.state.slots == {2: SlotValue(PORT_MIN + 2)}
 
     run(scenario())
 
@@ -241,7 +241,7 @@ def test_slots_that_envoy_takes_late_are_opened_by_settle() -> None:
         settled = await bench.realiser.settle()
         assert settled is not None
         assert settled.unready == frozenset()
-        assert bench.kernel.state.slots == {1: PORT_MIN + 1}
+        assert bench.kernel.state.slots == {1: SlotValue(PORT_MIN + 1)}
 
     run(scenario())
 

@@ -3,7 +3,9 @@
 //! Names and layouts are those of Envoy's `source/extensions/dynamic_modules/abi/abi.h`; only what is
 //! used is declared. One file per extension point.
 
+pub mod access_log;
 pub mod network;
+pub mod system;
 
 use std::os::raw::c_char;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -55,4 +57,21 @@ pub fn guarded<T>(fallback: T, hook: impl FnOnce() -> T) -> T {
 #[no_mangle]
 pub extern "C" fn envoy_dynamic_module_on_program_init() -> *const c_char {
     ABI_VERSION.as_ptr().cast()
+}
+
+const LOG_LEVEL_WARNING: u32 = 3;
+
+#[cfg(not(test))]
+extern "C" {
+    fn envoy_dynamic_module_callback_log(level: u32, message: Buffer);
+}
+
+/// Writes a line to Envoy's log.
+pub fn log_warning(message: &str) {
+    #[cfg(not(test))]
+    unsafe {
+        envoy_dynamic_module_callback_log(LOG_LEVEL_WARNING, Buffer::lend(message.as_bytes()))
+    };
+    #[cfg(test)]
+    eprintln!("level {LOG_LEVEL_WARNING}: {message}");
 }
