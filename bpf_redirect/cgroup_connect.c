@@ -86,6 +86,8 @@ tg_redirect_workload(struct bpf_sock_addr *ctx, const struct tg_packet *packet,
 
 	if (!slot || !slot->ready)
 		return TG_SLOT_NOT_READY;
+	if (tg_is_workload_offloaded(identity, slot_id))
+		return TG_OFFLOADED;
 	if (tg_is_any(source))
 		return TG_NO_HOST_ADDRESS;
 	if (bpf_get_netns_cookie(ctx) != config->netns_cookie)

@@ -41,6 +41,22 @@ static __always_inline struct tg_question tg_ask_workload(const struct tg_packet
 	return question;
 }
 
+/* Whether this is a packet to the proxy, on the connection that connect has sent there. */
+static __always_inline bool tg_dials_slot(const struct tg_packet *packet,
+					  const struct tg_config *config)
+{
+	__u16 port = bpf_ntohs(packet->destination_port_be);
+
+	return packet->protocol == TG_PROTO_TCP && tg_is_loopback(&packet->destination) &&
+	       port >= config->proxy_port_min && port <= config->proxy_port_max;
+}
+
+static __always_inline __u32 tg_slot_dialled(const struct tg_packet *packet,
+					     const struct tg_config *config)
+{
+	return bpf_ntohs(packet->destination_port_be) - config->proxy_port_min;
+}
+
 static __always_inline enum tg_reason tg_police_workload(const struct tg_packet *packet,
 							 const struct tg_config *config,
 							 __u32 identity, bool egress,
@@ -107,6 +123,9 @@ static __always_inline int tg_at_cgroup_skb(struct __sk_buff *skb, bool egress)
 	if (!identity)
 		return TG_PASS;
 	reason = tg_parse(skb, &packet, 0);
+	if (reason == TG_OK && egress && config && tg_dials_slot(&packet, config) &&
+	    tg_is_workload_offloaded(identity, tg_slot_dialled(&packet, config)))
+		reason = TG_OFFLOADED;
 	if (reason == TG_OK &&
 	    (tg_is_loopback(&packet.source) || tg_is_loopback(&packet.destination)))
 		return TG_PASS;

@@ -8,6 +8,7 @@ Namespace scoping has been done by the parser: a selector that is confined to a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NewType
@@ -351,6 +352,11 @@ class Offload:
 
     denies_per_second: int
     seconds: int
+
+    @classmethod
+    def strictest(cls, several: Iterable[Offload | None]) -> Offload | None:
+        """Return the one that bears the fewest denials, of those the one that lasts longest; None where there is none."""
+        return min((each for each in several if each), key=lambda each: (each.denies_per_second, -each.seconds), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from l7filters.identity import IdentityNumber
 from l7filters.ir import DirectionRules, PolicyProblem, Slot, SlotKey, SlotPair
-from l7filters.model import PolicyKey
+from l7filters.model import Offload, PolicyKey
 from l7filters.precedence import IMPLICIT_ALLOW
 from l7filters.resolution import Resolution
 from l7filters.trie import Trie, meeting_slots
@@ -117,6 +117,7 @@ def _pair_slot(egress: Slot, ingress: Slot) -> Slot | str:
         ingress=ingress.ingress,
         terminating_tls=egress.terminating_tls or ingress.terminating_tls,
         originating_tls=egress.originating_tls or ingress.originating_tls,
+        offload=Offload.strictest((egress.offload, ingress.offload)),
     )
 
 

@@ -61,7 +61,7 @@ from l7filters.ir import (
     Slot,
     SlotKey,
 )
-from l7filters.model import Direction, HttpRule, L7Protocol, L7Rule, L7Rules, PolicyKey, RuleOrigin, TlsContext
+from l7filters.model import Direction, HttpRule, L7Protocol, L7Rule, L7Rules, Offload, PolicyKey, RuleOrigin, TlsContext
 from l7filters.world import DEFAULT_FQDN_PORTS, FqdnPorts
 from proxylib.dns.rules import NameSelector
 
@@ -90,6 +90,7 @@ class Clause:
     """Not empty: it holds only for servers reached by one of these."""
     lists_udp: bool = False
     """Whether its ports name UDP, rather than any protocol."""
+    offload: Offload | None = None
 
     @property
     def redirects(self) -> bool:
@@ -99,8 +100,8 @@ class Clause:
     def says_the_same(self, other: Clause) -> bool:
         """Whether both would be judged alike."""
         return (
-            (self.origin, self.deny, self.audit, self.l7, self.server_names, self.names, self.lists_udp)
-            == (other.origin, other.deny, other.audit, other.l7, other.server_names, other.names, other.lists_udp)
+            (self.origin, self.deny, self.audit, self.l7, self.server_names, self.names, self.lists_udp, self.offload)
+            == (other.origin, other.deny, other.audit, other.l7, other.server_names, other.names, other.lists_udp, other.offload)
         ) and (self.terminating_tls, self.originating_tls) == (other.terminating_tls, other.originating_tls)
 
     @property
@@ -263,12 +264,12 @@ def _beside_shadow(
         # The shadow drops or passes the flow as a whole, so it adds nothing that the slot could judge.
         assert enforced.content is not None
         key = _slot_key(enforced.content.protocol, enforcing, stance, with_shadow=False)
-        slot = _slot(key, enforced.content, enforced.content.rules, None, stance.direction)
+        slot = _slot(key, enforced.content, enforced.content.rules, None, stance.direction, enforcing)
         return Resolved(Redirect(key, enforced.origins, would_deny), slot, shadow.problems)
     rules = enforced.content.rules if enforced.content else _allow_everything(enforced.origins, stance.open)
     shadow_rules = shadow.content.rules if shadow.content.rules != rules else None
     key = _slot_key(shadow.content.protocol, everything, stance, with_shadow=stance.audited)
-    slot = _slot(key, shadow.content, rules, shadow_rules, stance.direction)
+    slot = _slot(key, shadow.content, rules, shadow_rules, stance.direction, enforcing)
     return Resolved(Redirect(key, enforced.origins), slot, shadow.problems)
 
 
@@ -292,7 +293,14 @@ def _slot_key(protocol: L7Protocol, clauses: Sequence[Clause], stance: Stance, *
     return SlotKey(protocol, ingress=origins)
 
 
-def _slot(key: SlotKey, content: _Content, rules: RuleSet, shadow: RuleSet | None, direction: Direction) -> Slot:
+def _slot(
+    key: SlotKey,
+    content: _Content,
+    rules: RuleSet,
+    shadow: RuleSet | None,
+    direction: Direction,
+    enforcing: Sequence[Clause],
+) -> Slot:
     side = DirectionRules(rules, shadow)
     return Slot(
         key,
@@ -300,6 +308,7 @@ def _slot(key: SlotKey, content: _Content, rules: RuleSet, shadow: RuleSet | Non
         ingress=side if direction is Direction.INGRESS else None,
         terminating_tls=content.terminating_tls,
         originating_tls=content.originating_tls,
+        offload=Offload.strictest(clause.offload for clause in enforcing),
     )
 
 

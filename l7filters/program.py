@@ -119,7 +119,14 @@ def take_apart(policy: Policy, taken: Mapping[str, Clause]) -> Program:
     names = dict(taken)
     for rule in policy.rules:
         for part in _by_kind_of_peer(rule):
-            clause = Clause(rule.origin, str(rule.origin), rule.deny, policy.mode is Mode.AUDIT, names=_selectors(part))
+            clause = Clause(
+                rule.origin,
+                str(rule.origin),
+                rule.deny,
+                policy.mode is Mode.AUDIT,
+                names=_selectors(part),
+                offload=policy.offload,
+            )
             if not rule.to_ports:
                 items.append(Item(_named(clause, names), rule.direction, part.peers, (ANY_PORT,)))
             for port_rule in rule.to_ports:

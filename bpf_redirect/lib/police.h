@@ -15,6 +15,7 @@
 
 #include "conntrack.h"
 #include "events.h"
+#include "offload.h"
 #include "parse.h"
 #include "policy.h"
 #include "redirect.h"
@@ -37,6 +38,8 @@ static __always_inline bool tg_wants_answer(enum tg_reason reason, enum tg_hook 
 {
 	if (reason == TG_FLOW_MOVED)
 		return true;
+	if (reason == TG_OFFLOADED)
+		return false; /* an answer would have it come back at once */
 	if (hook != TG_HOOK_FROM_ENDPOINT)
 		return false;
 	if (reason == TG_CT_MISSING)
@@ -148,6 +151,8 @@ static __always_inline enum tg_reason tg_deliver(struct __sk_buff *skb,
 {
 	if (packet->fragment != TG_WHOLE)
 		return TG_FRAGMENT_REDIRECT;
+	if (tg_is_offloaded(&packet->source, slot))
+		return TG_OFFLOADED;
 	if (hook == TG_HOOK_TO_ENDPOINT)
 		return config->hairpin_ifindex ? TG_HAIRPINNED : TG_NO_HAIRPIN;
 	if (ct && tg_ct_is_settled(ct, packet, config)) {
@@ -334,6 +339,8 @@ tg_police_socket(struct __sk_buff *skb, const struct tg_packet *packet,
 	*judgement = tg_judge(&question);
 	if (judgement->verdict == TG_DENY)
 		return judgement->reason;
+	if (judgement->verdict == TG_REDIRECT && tg_is_offloaded(&packet->source, judgement->slot))
+		return TG_OFFLOADED;
 	if (judgement->verdict == TG_REDIRECT &&
 	    !tg_ct_create(key, source_is_high, packet, TG_CT_REDIRECT, 0, judgement, epoch, now_ns))
 		return TG_CT_FULL;

@@ -23,6 +23,7 @@ from bpf_redirect.abi import MARK_FROM_PROXY, DropReason, Hook, PassReason, Reas
 from bpf_redirect.datapath import Datapath, DatapathSettings
 from bpf_redirect.events import CounterValue
 from bpf_redirect.host import HostNames
+from bpf_redirect.offload import forget_over
 from l7filters.identity import IdentityNumber, Network, Reserved
 from l7filters.ir import EntryKey
 from l7filters.mapstate import EndpointValue, IpcacheValue, MapState, MapVerdict, PolicyValue, SlotValue
@@ -208,6 +209,7 @@ class Arena:
         self.datapath.apply(MapState())
         for entry in list(self.datapath.conntrack_entries()):
             self.datapath.conntrack_delete(entry)
+        forget_over(self.datapath.maps["tg_offload"], 1 << 63)
         self._baseline = dict(self.datapath.counters())
 
     def reopen(self, **changes: Any) -> None:

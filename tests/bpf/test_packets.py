@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -29,9 +31,10 @@ from bpf_redirect.abi import (
     PassReason,
     Reason,
 )
+from bpf_redirect.offload import OffloadedPeer, encode_peer, read_offloaded
 from l7filters.identity import IdentityNumber
 from l7filters.mapstate import MapVerdict, PolicyValue
-from l7filters.model import Direction
+from l7filters.model import Direction, Offload
 from tests.bpf import packets as p
 from tests.bpf.arena import ALLOW, DENY, PROXY_PORT_MIN, REMOTE_IDENTITY, Arena, Proxy, redirect
 from tests.support.netns import NODE_V4, NODE_V6
@@ -473,6 +476,39 @@ def test_redirect_needs_a_ready_slot_then_a_listener_then_the_kernels_consent(be
     Proxy(arena, SLOT)
     bench.expect("tg_from_endp", packet, DropReason.ASSIGN_FAILED)
     assert bench.mark & MARK_MASK != MARK_TO_PROXY, "a packet that was not handed over is not marked either"
+
+
+@VERSIONS
+def test_an_offloaded_peer_is_dropped_where_it_would_be_redirected_until_its_time_is_up(bench: Bench, version: int) -> None:
+    arena = bench.arena
+    Proxy(arena, SLOT)
+    arena.rule("b", Direction.INGRESS, redirect(SLOT), protocol=p.TCP, port=PORT)
+    arena.rule("b", Direction.INGRESS, ALLOW, protocol=p.TCP, port=PORT + 1)
+    arena.offload[SLOT] = Offload(5, 60)
+    arena.apply()
+    offload = arena.datapath.maps["tg_offload"]
+
+    def offload_until(until_ns: int, slot: int = SLOT) -> None:
+        source = ip_address(bench.address("a", version))
+        offload.update(*encode_peer(OffloadedPeer(source=source, workload=0, slot=slot, until_ns=until_ns, packets=0)))
+
+    segment, other = bench.from_a(version, p.TCP, SEGMENT), bench.from_a(version, p.TCP, p.tcp(4000, PORT + 1, p.SYN))
+    bench.expect("tg_from_endp", segment, DropReason.ASSIGN_FAILED)
+    offload_until(time.monotonic_ns() + 60_000_000_000, SLOT + 1)
+    bench.expect("tg_from_endp", segment, DropReason.ASSIGN_FAILED)
+    offload_until(time.monotonic_ns() + 60_000_000_000)
+    bench.expect("tg_from_endp", segment, DropReason.OFFLOADED)
+    bench.expect("tg_from_endp", segment, DropReason.OFFLOADED)
+    bench.expect("tg_from_endp", other, PassReason.FORWARDED)
+    assert {peer.packets for peer in read_offloaded(offload) if peer.slot == SLOT} == {2}
+    # Whoever takes `offload` out of the policy lets the peer in again at once.
+    del arena.offload[SLOT]
+    arena.apply()
+    bench.expect("tg_from_endp", segment, DropReason.ASSIGN_FAILED)
+    arena.offload[SLOT] = Offload(5, 60)
+    arena.apply()
+    offload_until(time.monotonic_ns())
+    bench.expect("tg_from_endp", segment, DropReason.ASSIGN_FAILED)
 
 
 @VERSIONS
