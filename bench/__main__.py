@@ -34,6 +34,8 @@ LOCK = Path("/run/tidegate-bench.lock")
 PROGRAMS = ("ip", "nsenter", "unshare", "mount", "sysctl", "nft", "nginx", "wrk", "h2load", "bpftool")
 PROBE_SECONDS = 15.0
 QUICK_LEFT_OUT = ("envoy-lean",)
+ASKED_FOR = ("counts-none", "counts-only", "records-all")
+"""Arms that answer one question, what counting and recording cost, and run when they are asked for by name."""
 BPF_WORKLOADS = ("h1-64B-c16", "h1-64kB-c16", "close-64B-c16", "tcp-stream", "tcp-ping")
 SECONDS_MAX, ROUNDS_MAX = 60, 50
 
@@ -86,7 +88,9 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     partial = found.quick or found.arms or found.workloads
     found.seconds = found.seconds or (1 if found.quick else 2)
     found.rounds = found.rounds or (3 if found.quick else 5)
-    found.arms = found.arms or [name for name in DESCRIPTIONS if not (found.quick and name in QUICK_LEFT_OUT)]
+    found.arms = found.arms or [
+        name for name in DESCRIPTIONS if name not in ASKED_FOR and not (found.quick and name in QUICK_LEFT_OUT)
+    ]
     found.workloads = found.workloads or [each.name for each in WORKLOADS.values() if each.quick or not found.quick]
     found.output = found.output or (OUTPUT / "partial" if partial else OUTPUT)
     return found

@@ -253,10 +253,13 @@ def _node_tproxy(_stack: ExitStack, arm: Arm, binary: Path) -> None:
     _nft(arm.cluster, node, _TPROXY)
 
 
-def _tidegate(stack: ExitStack, arm: Arm, *, http: bool) -> None:
+def _tidegate(stack: ExitStack, arm: Arm, *, http: bool, counts: bool = True, allowed_sample: float | None = None) -> None:
     # Envoy's shared memory is the machine's, not the namespace's.
     base_id = os.getpid() % 30000 * 10 + int(arm.cluster.tag.rpartition("-")[2]) % 10
-    config = {"envoy": {"baseId": base_id, "concurrency": proxies.CONCURRENCY}}
+    envoy: dict[str, object] = {"baseId": base_id, "concurrency": proxies.CONCURRENCY}
+    config: dict[str, object] = {"envoy": envoy if counts else {**envoy, "nativeModule": "none"}}
+    if allowed_sample is not None:
+        config["flows"] = {"allowedSample": allowed_sample}
     node = stack.enter_context(ConfinedNode(arm.cluster, {"bench": policy(http=http)}, config))
     arm.programs = node.pin_root
     arm.agents = tuple(pid for pid in node.processes("tidegate") if pid != node.envoy_pid())
@@ -266,6 +269,18 @@ def _tidegate(stack: ExitStack, arm: Arm, *, http: bool) -> None:
 
 def _with_http_policy(stack: ExitStack, arm: Arm, _binary: Path) -> None:
     _tidegate(stack, arm, http=True)
+
+
+def _without_counts(stack: ExitStack, arm: Arm, _binary: Path) -> None:
+    _tidegate(stack, arm, http=True, counts=False, allowed_sample=0)
+
+
+def _with_counts_only(stack: ExitStack, arm: Arm, _binary: Path) -> None:
+    _tidegate(stack, arm, http=True, allowed_sample=0)
+
+
+def _with_all_records(stack: ExitStack, arm: Arm, _binary: Path) -> None:
+    _tidegate(stack, arm, http=True, allowed_sample=1)
 
 
 def _with_l4_policy(stack: ExitStack, arm: Arm, _binary: Path) -> None:
@@ -290,6 +305,9 @@ DESCRIPTIONS = {
         Description(
             "tidegate", "tidegate run, HTTP policy on the server: BPF redirect, original source address", _with_http_policy
         ),
+        Description("counts-none", "as tidegate, without the module: neither counts nor records", _without_counts),
+        Description("counts-only", "as tidegate: every request counted, none recorded", _with_counts_only),
+        Description("records-all", "as tidegate: every request counted and recorded", _with_all_records),
         Description("sidecars", "an Envoy in each pod, nftables REDIRECT to 15001 and 15006", _sidecars),
     )
 }

@@ -193,3 +193,23 @@ def test_bpftool_reads_the_counts(own_stage: Stage) -> None:
         and value[10] == 1
     ]
     assert sum(requests) == row["requests"]
+
+
+def test_maps_shows_fills_and_decoded_entries(own_stage: Stage) -> None:
+    stage = own_stage
+    stage.enforce(GET_ONLY)
+    before = counted(stage)
+    assert stage.xwing.http(stage.deathstar.url(HTTP)).status == 200
+    wait_for(stage, before, {("xwing", "deathstar", "allowed"): 1})
+    row = next(row for row in rows(stage) if row["verdict"] == "allowed" and NAMES[row["source"]["workload"]] == "xwing")
+    fills = {each["name"]: each for each in json.loads(stage.node.cli("maps", "-o", "json").stdout)}
+    assert fills["tg_l7_verdicts"]["entries"] == stage.node.counts()["records"]
+    assert fills["tg_slots"]["entries"] == 1
+    assert fills["tg_events"]["entries"] is None
+    shown = json.loads(stage.node.cli("maps", "l7_verdicts", "-o", "json").stdout)
+    wanted = (row["destination_identity"], row["source_identity"], "allowed", row["slot"])
+    found = [each for each in shown if (each["subject"], each["peer"], each["verdict"], each["slot"]) == wanted]
+    assert [each["requests"] for each in found] == [row["requests"]]
+    for name in fills:
+        assert stage.node.cli("maps", name, "--limit", "3").returncode == 0, name
+    assert stage.node.cli("maps", "nonsense").returncode == 2

@@ -10,6 +10,7 @@ from tidegate.cli.doctor import doctor
 from tidegate.cli.errors import CommandGroup
 from tidegate.cli.explain import explain
 from tidegate.cli.flows import flows
+from tidegate.cli.maps import maps
 from tidegate.cli.policy import policy
 from tidegate.cli.run import run
 from tidegate.cli.status import status
@@ -31,6 +32,7 @@ app.command()(status)
 app.add_typer(policy, name="policy")
 app.command()(explain)
 app.command()(flows)
+app.command()(maps)
 app.command()(doctor)
 app.command()(cleanup)
 app.command()(dnsproxy)

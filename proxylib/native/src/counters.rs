@@ -265,7 +265,8 @@ mod tests {
         assert_eq!(sum, 160_000);
     }
 
-    /// The agent's side, as it is in `bpf_redirect/l7_verdicts.py`: retire, wait, read, free, while threads write.
+    /// The agent's side, as it is in `bpf_redirect/l7_verdicts.py`: retire, wait, read, free, while threads write. Here
+    /// the wait ends when each writer has begun anew: nobody can be on the way to a record any more.
     #[test]
     fn freeing_under_writers_loses_no_count() {
         let table = Arc::new(table(4));
@@ -273,17 +274,19 @@ mod tests {
         let mut writers = Vec::new();
         for _ in 0..4 {
             let (table, stop) = (Arc::clone(&table), Arc::clone(&stop));
-            writers.push(thread::spawn(move || {
-                let mut written = 0_u64;
+            let written = Arc::new(AtomicU64::new(0));
+            let told = Arc::clone(&written);
+            let thread = thread::spawn(move || {
                 while stop.load(Relaxed) == 0 {
-                    add(&table, key(1 + (written % 2) as u32, 7, 1, Kind::Allowed));
-                    written += 1;
+                    let number = told.load(Relaxed);
+                    add(&table, key(1 + (number % 2) as u32, 7, 1, Kind::Allowed));
+                    told.store(number + 1, Release);
                 }
-                written
-            }));
+            });
+            writers.push((thread, written));
         }
         let mut collected = 0;
-        for _ in 0..5 {
+        for _ in 0..50 {
             let old: Vec<_> = table[RESERVED..]
                 .iter()
                 .filter(|record| record.what.load(Acquire) != 0)
@@ -291,7 +294,12 @@ mod tests {
             for record in &old {
                 record.what.store(what(1, 1, 1, 2), Release);
             }
-            thread::sleep(std::time::Duration::from_millis(300)); // the grace time
+            let begun: Vec<u64> = writers.iter().map(|(_, written)| written.load(Acquire)).collect();
+            for ((_, written), before) in writers.iter().zip(begun) {
+                while written.load(Acquire) < before + 2 {
+                    thread::yield_now();
+                }
+            }
             for record in old {
                 collected += record.counts().0;
                 record.requests.store(0, Relaxed);
@@ -301,10 +309,14 @@ mod tests {
             }
         }
         stop.store(1, Relaxed);
-        let written: u64 = writers.into_iter().map(|one| one.join().unwrap()).sum();
+        let mut written_by_all = 0;
+        for (thread, written) in writers {
+            thread.join().unwrap();
+            written_by_all += written.load(Acquire);
+        }
         let left: u64 = table.iter().map(|r| r.counts().0).sum();
         assert!(collected > 0);
-        assert_eq!(collected + left, written);
+        assert_eq!(collected + left, written_by_all);
     }
 
     #[test]
