@@ -294,7 +294,10 @@ mod tests {
             for record in &old {
                 record.what.store(what(1, 1, 1, 2), Release);
             }
-            let begun: Vec<u64> = writers.iter().map(|(_, written)| written.load(Acquire)).collect();
+            let begun: Vec<u64> = writers
+                .iter()
+                .map(|(_, written)| written.load(Acquire))
+                .collect();
             for ((_, written), before) in writers.iter().zip(begun) {
                 while written.load(Acquire) < before + 2 {
                     thread::yield_now();
