@@ -8,7 +8,8 @@ finds the slot that it is for, and every live connection of that slot goes by it
 What the filter is told, as JSON (``proxylib/native/src/kafka/policy.rs`` reads it)::
 
     {"slot": 7, "sides": [SIDE, ...],              all sides must allow
-     "report": {"socket": PATH, "allowed_every": N}}   datagrams go there; of allowed requests every Nth, 0: none
+     "report": {"socket": PATH, "allowed_every": N},   datagrams go there; of allowed requests every Nth, 0: none
+     "counts": TEXT}                                   what each request is counted by, as l7filters/envoy/counts.py writes it
     SIDE   {"audit": bool, "allow": [RULE, ...], "deny": [RULE, ...]}      audit: it is reported, and denies nothing
     RULE   {"origin": TEXT, "apis": [NUMBER, ...], "version": NUMBER, "client": TEXT, "topics": [MATCH, ...],
             "groups": [MATCH, ...]}
@@ -29,13 +30,14 @@ from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.listener.v3.listener_components_pb2 import Filter
 
 from l7filters.envoy import names
+from l7filters.envoy.counts import counts_settings
 from l7filters.envoy.message import from_agent
 from l7filters.envoy.native import dynamic_module, part_config, typed_struct
 from l7filters.envoy.resource import RuleProblem
 from l7filters.envoy.settings import EnvoySettings
 from l7filters.ir import DirectionRules, RuleSet, Slot
 from l7filters.kafka import JUDGED_APIS, apis_of
-from l7filters.model import KafkaRule, MatchKind, StringMatch
+from l7filters.model import Direction, KafkaRule, MatchKind, StringMatch
 from proxylib.kafka.pattern import compile_pattern
 
 PART = "kafka"
@@ -54,6 +56,9 @@ def kafka_config(slot: Slot, slot_id: int, settings: EnvoySettings, allowed_samp
     if settings.kafka_reports is not None:
         every = round(1 / allowed_sample) if allowed_sample > 0 else 0
         told["report"] = {"socket": settings.kafka_reports, "allowed_every": every}
+    if settings.maps_directory is not None:
+        judging = ((Direction.EGRESS, slot.egress), (Direction.INGRESS, slot.ingress))
+        told["counts"] = counts_settings(slot_id, [each for each, rules in judging if rules is not None], settings)
     config = {
         "dynamic_module_config": dynamic_module(settings.native_module),
         "filter_name": PART,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -124,6 +125,25 @@ def test_pipelined_requests_are_answered_in_their_order(kafka: KafkaStage) -> No
     assert [number for number, _ in answers] == sent
     errors = [error for _, answer in answers for error in produce_errors(answer).values()]
     assert errors == ["none", DENIED.lower(), "none", DENIED.lower(), DENIED.lower(), "none"]
+
+
+def test_every_request_is_counted_by_its_verdict(kafka: KafkaStage) -> None:
+    kafka.enforce(cnp("orders", BROKER, ingress=rules({"role": "produce", "topic": "orders"})))
+    before = counted(kafka)
+    with Wire.open(kafka.shop.netns, kafka.broker.ipv4, KAFKA) as wire:
+        for topic in ("orders", "payments", "orders", "payments", "payments", "orders", "orders"):
+            wire.ask(produce((topic,)))
+    eventually(lambda: counted(kafka) - before == Counter(allowed=4, denied=3), 10, "seven requests")
+
+
+def counted(kafka: KafkaStage) -> Counter[str]:
+    """Verdict -> requests that the module has counted."""
+    answer = kafka.node.counts()
+    assert answer["unavailable"] == ""
+    found: Counter[str] = Counter()
+    for row in answer["counts"]:
+        found[row["verdict"]] += row["requests"]
+    return found
 
 
 def test_denied_produce_without_acknowledgement_ends_the_connection_as_kafka_does(kafka: KafkaStage) -> None:

@@ -77,6 +77,7 @@ extern "C" {
         address: *mut Buffer,
         port: *mut u32,
     ) -> bool;
+    fn envoy_dynamic_module_callback_network_filter_get_connection_id(envoy: Envoy) -> u64;
     fn envoy_dynamic_module_callback_network_filter_read_disable(
         envoy: Envoy,
         disable: bool,
@@ -280,7 +281,9 @@ pub unsafe extern "C" fn envoy_dynamic_module_on_network_filter_new_connection(
             envoy,
             envoy_dynamic_module_callback_network_filter_get_local_address,
         );
-        filter.begin(hook, client, server)
+        let number =
+            unsafe { envoy_dynamic_module_callback_network_filter_get_connection_id(envoy) };
+        filter.begin(hook, client, server, number)
     })
 }
 
@@ -381,6 +384,7 @@ mod without_envoy {
         envoy_dynamic_module_callback_network_filter_close_with_details(Envoy, u32, Buffer) -> ();
         envoy_dynamic_module_callback_network_filter_get_remote_address(Envoy, *mut Buffer, *mut u32) -> bool;
         envoy_dynamic_module_callback_network_filter_get_local_address(Envoy, *mut Buffer, *mut u32) -> bool;
+        envoy_dynamic_module_callback_network_filter_get_connection_id(Envoy) -> u64;
         envoy_dynamic_module_callback_network_filter_read_disable(Envoy, bool) -> u32;
     }
 }

@@ -2,18 +2,20 @@
 //!
 //! The configuration is JSON:
 //! ```text
-//! {"slot": 7, "sides": [side, ...], "report": {"socket": PATH, "allowed_every": N, "node": ...}}
+//! {"slot": 7, "sides": [side, ...], "report": {"socket": PATH, "allowed_every": N}, "counts": LINES}
 //! side: {"audit": bool, "allow": [rule, ...], "deny": [rule, ...]}
 //! rule: {"origin": TEXT, "apis": [KEY, ...], "version": N?, "client": TEXT?, "topics": [match, ...], "groups": [match, ...]}
 //! match: {"exact": TEXT} | {"prefix": TEXT} | {"program": [...]}   (see `pattern`)
 //! ```
 //! Each side (a local pair has two: the client's egress, the server's ingress) must allow. `apis` names all that the rule
 //! covers; ApiVersions and SASL are never judged. `allowed_every`: 0 reports no allowed request, 1 each, N every Nth.
+//! `counts`: what `crate::report` must know to count each request; without it none is.
 
 use std::sync::Arc;
 
 use super::json::{parse, Json};
 use super::pattern::Program;
+use crate::report::Settings;
 
 /// What a request asks for, but for its places.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +75,8 @@ pub struct Policy {
     /// Unix datagram socket that reports go to; empty: none.
     pub socket: String,
     pub allowed_every: u64,
+    /// How requests are counted; None: they aren't.
+    pub counts: Option<Settings>,
     sides: Vec<Side>,
     names_topics: bool,
 }
@@ -89,6 +93,10 @@ impl Policy {
             return Err("there is no side".into());
         }
         let report = json.get("report");
+        let counts = json.get("counts").text().map(Settings::parse);
+        let counts = counts
+            .transpose()
+            .map_err(|error| format!("counts: {}", error))?;
         let names_topics = sides
             .iter()
             .flat_map(|side| side.allow.iter().chain(&side.deny))
@@ -97,6 +105,7 @@ impl Policy {
             slot: slot.ok_or("slot is not a number")?,
             socket: report.get("socket").text().unwrap_or("").to_string(),
             allowed_every: report.get("allowed_every").number().unwrap_or(0).max(0) as u64,
+            counts,
             sides,
             names_topics,
         })

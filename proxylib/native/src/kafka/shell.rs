@@ -12,10 +12,12 @@ use std::time::Instant;
 use super::connection::{Close, Connection};
 use super::output::{Output, Piece};
 use super::policy::Policy;
-use super::report::{Event, Reason};
+use super::report::{Event, Kind, Reason};
 use super::slots::{publish, Published, Slot};
 use super::teller;
 use super::topics::Broker;
+use crate::counters;
+use crate::report::{self, Ends};
 
 /// The name by which Envoy's configuration asks for this filter.
 pub const NAME: &[u8] = b"kafka";
@@ -74,6 +76,15 @@ pub struct Decision {
     close: Option<(Ending, Reason)>,
 }
 
+/// The two ends of a connection as those who count want them.
+#[derive(Default)]
+struct Peers {
+    client: String,
+    client_port: u16,
+    server: String,
+    connection: u64,
+}
+
 /// The filter of one connection.
 pub struct Filter {
     slot: Arc<Slot>,
@@ -84,6 +95,7 @@ struct State {
     connection: Option<Connection>,
     /// Members of a report's line that tell the connection.
     peers: String,
+    ends: Peers,
     paused: bool,
     ended: bool,
     start: Instant,
@@ -96,6 +108,7 @@ impl Filter {
             state: RefCell::new(State {
                 connection: None,
                 peers: String::new(),
+                ends: Peers::default(),
                 paused: false,
                 ended: false,
                 start: Instant::now(),
@@ -109,6 +122,7 @@ impl Filter {
         carrier: &mut dyn Carrier,
         client: Option<(IpAddr, u16)>,
         server: Option<(IpAddr, u16)>,
+        number: u64,
     ) -> bool {
         let connection = Connection::new(self.slot.clone(), server.map_or(([0; 16], 0), broker));
         let begun = connection.is_some();
@@ -122,6 +136,14 @@ impl Filter {
                         name, address, name, port
                     );
                 }
+            }
+            if let (Some(client), Some(server)) = (client, server) {
+                state.ends = Peers {
+                    client: client.0.to_string(),
+                    client_port: client.1,
+                    server: server.0.to_string(),
+                    connection: number,
+                };
             }
             state.connection = connection;
             state.ended = !begun;
@@ -236,7 +258,7 @@ impl Filter {
         state.ended = decision.close.is_some();
         if !connection.events.is_empty() {
             let events = std::mem::take(&mut connection.events);
-            tell(connection.policy(), &state.peers, &events);
+            tell(connection.policy(), &state.peers, &state.ends, &events);
         }
         decision
     }
@@ -274,6 +296,7 @@ impl Filter {
                 tell(
                     connection.policy(),
                     &state.peers,
+                    &state.ends,
                     &[Event::closed(Reason::Fault)],
                 );
             }
@@ -281,8 +304,23 @@ impl Filter {
     }
 }
 
-fn tell(policy: &Policy, peers: &str, events: &[Event]) {
+fn tell(policy: &Policy, peers: &str, ends: &Peers, events: &[Event]) {
     for event in events {
+        if let Some(settings) = &policy.counts {
+            let kind = match event.kind {
+                Kind::Allowed => counters::Kind::Allowed,
+                Kind::Denied => counters::Kind::Denied,
+                Kind::Audited => counters::Kind::Audited,
+                Kind::Closed => counters::Kind::Error,
+            };
+            let ends = Ends {
+                client: ends.client.as_bytes(),
+                client_port: ends.client_port,
+                server: ends.server.as_bytes(),
+                connection: ends.connection,
+            };
+            report::count(settings, ends, kind, settings.side(), 0);
+        }
         if event.told && !policy.socket.is_empty() {
             teller::tell(&policy.socket, event, |lost| {
                 event.line(policy.slot, peers, lost)
