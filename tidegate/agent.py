@@ -48,7 +48,7 @@ from tidegate.kafka_reports import KafkaReports
 from tidegate.kernel import KernelSide
 from tidegate.l7_counts import L7Counts, Names
 from tidegate.l7_keeper import SWEEP_S, L7Keeper
-from tidegate.metrics import Meters
+from tidegate.metrics import Meters, RequestCollector
 from tidegate.numbering import NumberingFiles
 from tidegate.observe import Observer
 from tidegate.policy_effect import SlotStates
@@ -106,6 +106,7 @@ class Agent:
         self._flow_file: FlowFileWriter | None = None
         self._meters = Meters()
         self._ring.tap(self._meters.records.take)
+        self._meters.add(RequestCollector(self.l7_counts))
         self._traffic = Traffic()
         self._ring.tap(self._traffic.take)
         self._veths: Mapping[str, int] = {}

@@ -15,11 +15,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from tidegate.flows import FlowRing
-from tidegate.metrics import dns, node, realisation, records
+from tidegate.metrics import dns, node, realisation, records, requests
 from tidegate.metrics.meters import Meters
 from tidegate.metrics.node import NodeCollector
 from tidegate.metrics.realisation import RealisationMeter
 from tidegate.metrics.records import RecordMeter
+from tidegate.metrics.requests import RequestCollector
 from tidegate.metrics.spec import SERIES_MAX, BoundedSeries, Kind, Source, Spec
 from tidegate.status import NodeStatus
 
@@ -33,13 +34,14 @@ __all__ = [
     "NodeCollector",
     "RealisationMeter",
     "RecordMeter",
+    "RequestCollector",
     "Source",
     "Spec",
     "render",
 ]
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-CATALOGUE: tuple[Spec, ...] = (*node.SPECS, *dns.SPECS, *realisation.SPECS, *records.SPECS)
+CATALOGUE: tuple[Spec, ...] = (*node.SPECS, *dns.SPECS, *realisation.SPECS, *requests.SPECS, *records.SPECS)
 
 
 def render(status: NodeStatus, flows: FlowRing, meters: Meters) -> bytes:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from bpf_redirect.abi import L7Kind
 from tests.unit.tidegate.fakes import RULE, denied_request, packet, realised_status
 from tidegate.flow import DnsPart, Flow, HttpPart, KafkaPart, TlsPart
 from tidegate.flows import FlowRing, LossSource
-from tidegate.metrics import CATALOGUE, SERIES_MAX, Meters, render
+from tidegate.l7_counts import CountSide, L7Counts, Series, Total, Workload
+from tidegate.metrics import CATALOGUE, SERIES_MAX, Meters, RequestCollector, render
 from tidegate.status import DropCount, EndpointState, EndpointStatus, MapFill, NodeStatus
 
 METRICS_PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -78,6 +80,12 @@ def test_a_crowd_of_endpoints_adds_no_series() -> None:
     assert len(samples(realised_status(endpoints=crowd), FlowRing(1))) == len(samples(realised_status(), FlowRing(1)))
 
 
+SERIES = Series(
+    Workload("default", "xwing"), Workload("", "reserved:world"), CountSide.EGRESS, "http", ("cnp/a/b", "cnp/a/c"), L7Kind.DENIED
+)
+COUNTS = L7Counts(totals={SERIES: Total(7, 700)}, overflow={L7Kind.ALLOWED: 2})
+
+
 def metered(*flows: Flow) -> Meters:
     meters = Meters()
     for flow in flows:
@@ -94,6 +102,7 @@ def full_meters() -> Meters:
         packet(l7=TlsPart(server_name="a.example")),
         packet(),
     )
+    meters.add(RequestCollector(lambda: COUNTS))
     meters.realisation.noticed(10.0)
     meters.realisation.realised(meters.realisation.started(), 10.02)
     return meters
@@ -125,6 +134,21 @@ def test_records_become_counts_by_workload_method_status_class_verdict_and_polic
     assert found[("tidegate_request_duration_seconds_sum", labels)] == 0.003
     assert found[("tidegate_policy_realisation_seconds_count", ())] == 1
     assert found[("tidegate_policy_realisations_total", (("outcome", "realised"),))] == 1
+
+
+def test_exact_counts_are_by_workload_direction_protocol_verdict_and_policy() -> None:
+    found = samples(full_status(), full_ring(), full_meters())
+    labels = {
+        "source": "default/xwing",
+        "destination": "world",
+        "direction": "egress",
+        "protocol": "http",
+        "verdict": "denied",
+        "policy": "cnp/a/b,cnp/a/c",
+    }
+    assert found[("tidegate_requests_total", tuple(sorted(labels.items())))] == 7
+    assert found[("tidegate_request_bytes_total", tuple(sorted(labels.items())))] == 700
+    assert found[("tidegate_requests_uncounted_total", (("verdict", "allowed"),))] == 2
 
 
 def test_a_crawler_with_100_000_paths_adds_no_series() -> None:
