@@ -23,11 +23,13 @@ from typing import Any, Final, assert_never
 
 from l7filters.decision import Decision, Flow, Outcome, Problem, Reason, Ruling, Side, Verdict, needs_proxy
 from l7filters.evaluate import evaluate, peers_hold, policies_of, ports_hold
+from l7filters.explain_names import dns_failures, dns_notes, name_failures, reaches_by_name
 from l7filters.kafka import KafkaRequest, kafka_checks, kafka_holds
 from l7filters.labels import NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX
 from l7filters.model import (
     PORT_PROTOCOLS,
     Direction,
+    DnsRule,
     HttpRule,
     KafkaRule,
     L7Protocol,
@@ -45,7 +47,7 @@ from l7filters.world import Enforcement, World
 
 MISSES_MAX: Final = 5
 """Nearest misses in one report: more than a person reads, few enough for a flow record."""
-_SPOKEN: Final = {L7Protocol.HTTP: "HTTP", L7Protocol.KAFKA: "Kafka"}
+_SPOKEN: Final = {L7Protocol.HTTP: "HTTP", L7Protocol.KAFKA: "Kafka", L7Protocol.DNS: "DNS"}
 WORDS_MAX: Final = 8
 """Peers or ports of one rule put into words."""
 
@@ -137,7 +139,11 @@ def explain(world: World, flow: Flow, secrets: SecretTexts = NO_SECRETS) -> Expl
     decision = evaluate(world, flow, secrets)
     misses = nearest_misses(world, flow, decision, secrets)
     return Explanation(
-        revision=world.revision, flow=flow, decision=decision, nearest_misses=misses, notes=tuple(_notes(world, decision))
+        revision=world.revision,
+        flow=flow,
+        decision=decision,
+        nearest_misses=misses,
+        notes=(*_notes(world, decision), *(note for side in decision.sides for note in dns_notes(world, flow, side))),
     )
 
 
@@ -184,37 +190,46 @@ def _miss(side: Side, origin: RuleOrigin, nearness: Nearness, failures: Iterable
 
 def _covers(world: World, flow: Flow, side: Side, rule: Rule) -> bool:
     """Tell whether a rule of a policy that doesn't select the subject covers the flow's peer and port."""
-    return peers_hold(world, rule, side.peer) and (
+    return (peers_hold(world, rule, side.peer) or reaches_by_name(rule, flow, side)) and (
         not rule.to_ports or any(ports_hold(world, one, side.direction, side.subject, side.peer, flow) for one in rule.to_ports)
     )
 
 
 def _misses_of_rule(world: World, flow: Flow, side: Side, rule: Rule, secrets: SecretTexts) -> Iterable[NearMiss]:
-    peers = peers_hold(world, rule, side.peer)
+    peers = peers_hold(world, rule, side.peer) or reaches_by_name(rule, flow, side)
     if not rule.to_ports:
         if not peers:
-            yield _miss(side, rule.origin, Nearness.SELECTED, [_peers_words(rule, side.peer)], fits=1)
+            yield _miss(side, rule.origin, Nearness.SELECTED, [_peers_words(rule, side.peer, flow)], fits=1)
+        elif unnamed := name_failures(world, rule, flow, side):
+            yield _miss(side, rule.origin, Nearness.L7, unnamed)
         return
     for port_rule in rule.to_ports:
         ports = ports_hold(world, port_rule, side.direction, side.subject, side.peer, flow)
         if not peers:
-            failures = [_peers_words(rule, side.peer), *([] if ports else [_ports_words(port_rule, flow)])]
+            failures = [_peers_words(rule, side.peer, flow), *([] if ports else [_ports_words(port_rule, flow)])]
             yield _miss(side, port_rule.origin, Nearness.SELECTED, failures, fits=int(ports))
         elif not ports:
             yield _miss(side, port_rule.origin, Nearness.PEERS, [_ports_words(port_rule, flow)])
         else:
-            yield from _misses_of_message(flow, side, port_rule, secrets)
+            yield from _misses_of_message(flow, side, port_rule, secrets, name_failures(world, rule, flow, side))
 
 
-def _misses_of_message(flow: Flow, side: Side, port_rule: PortRule, secrets: SecretTexts) -> Iterable[NearMiss]:
-    """Yield what keeps the message from passing by a ``toPorts`` item that covers the connection."""
-    failures: list[str] = []
+def _misses_of_message(
+    flow: Flow, side: Side, port_rule: PortRule, secrets: SecretTexts, unnamed: list[str]
+) -> Iterable[NearMiss]:
+    """Yield what keeps the message from passing by a ``toPorts`` item that covers the connection; ``unnamed``: no name fits."""
+    failures = list(unnamed)
     if port_rule.server_names and flow.server_name is not None:
         check = server_name_check(port_rule.server_names, flow.server_name)
         if not check.holds:
             failures.append(str(check))
     if port_rule.l7 is not None and port_rule.l7.protocol is L7Protocol.KAFKA and flow.kafka is not None:
         yield from _misses_of_kafka(flow.kafka, side, port_rule, failures)
+        return
+    if port_rule.l7 is not None and port_rule.l7.protocol is L7Protocol.DNS and flow.dns is not None:
+        for dns_rule in port_rule.l7.allow:
+            if isinstance(dns_rule, DnsRule) and (unfit := dns_failures(dns_rule, flow.dns)):
+                yield _miss(side, dns_rule.origin, Nearness.L7, [*failures, *unfit], fits=2 - len(unfit))
         return
     if port_rule.l7 is None or port_rule.l7.protocol is not L7Protocol.HTTP or flow.http is None or flow.http.is_refused:
         if failures:
@@ -261,10 +276,11 @@ def _selection_words(policy: Policy, side: Side) -> str:
     return f"its policy selects {', '.join(failing)}, which {side.subject.name} is not"
 
 
-def _peers_words(rule: Rule, peer: Party) -> str:
+def _peers_words(rule: Rule, peer: Party, flow: Flow) -> str:
     wanted = [peer_words(one) for one in rule.peers or ()]
     whom = _listed(wanted) if wanted else "nobody (its peer list is empty)"
-    return f"{_party_words(peer)} is not {whom}" if wanted else f"it is for {whom}"
+    told = f", which DNS gave for {' and '.join(flow.names)}," if flow.names else ""
+    return f"{_party_words(peer)}{told} is not {whom}" if wanted else f"it is for {whom}"
 
 
 def _party_words(party: Party) -> str:
@@ -407,6 +423,8 @@ def _flow_json(flow: Flow, decision: Decision) -> dict[str, Any]:
         "http": request,
         "serverName": flow.server_name,
         "kafka": None if flow.kafka is None else _kafka_json(flow.kafka),
+        "dns": None if flow.dns is None else {"name": flow.dns.name, "queryType": flow.dns.query_type},
+        "names": list(flow.names),
     }
 
 
@@ -460,6 +478,10 @@ def _text_lines(report: Explanation) -> Iterable[str]:
             message += f" (read as {flow.http.normalised_path})"
     if flow.kafka is not None:
         message += f", {flow.kafka}"
+    if flow.dns is not None:
+        message += f", {flow.dns}"
+    if flow.names:
+        message += f", which is {' and '.join(flow.names)}"
     if flow.server_name is not None:
         message += f", server name {flow.server_name or 'none'}"
     yield f"{decision.source.name} -> {decision.destination.name} {_flow_port(flow)}{message}"

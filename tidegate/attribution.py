@@ -10,7 +10,7 @@ which that was.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, assert_never
@@ -108,6 +108,10 @@ class WorldIndex:
             )
         return FlowEnd(address=address, port=port, identity=number, labels=self._labels(number))
 
+    def named(self, end: FlowEnd, name_identity: int) -> FlowEnd:
+        """Return ``end`` with the name by which it was reached beside its labels."""
+        return replace(end, labels=(*end.labels, *self._labels(name_identity)))
+
     def is_local(self, address: Address | None) -> bool:
         """Tell whether ``address`` is of an endpoint that this node enforces."""
         endpoint = self._endpoints.get(address) if address is not None else None
@@ -140,6 +144,8 @@ class WorldIndex:
         label_set = self._label_sets.get(IdentityNumber(number))
         if label_set is None:
             return ()
+        if label_set.fqdn is not None:
+            return (f"fqdn:{label_set.fqdn.match_name or label_set.fqdn.match_pattern}",)
         cidrs = sorted(label_set.cidrs, key=lambda cidr: (cidr.version, -cidr.prefixlen, int(cidr.network_address)))
         labels = tuple(f"k8s:{key}={value}" for key, value in label_set.labels)
         return (*labels, *(f"cidr:{cidr}" for cidr in cidrs), *(("reserved:world",) if cidrs else ()))
@@ -163,19 +169,25 @@ def flow_from_event(
     tcp_flags: int = 0,
     slot: int = 0,
     is_reply: bool = False,
+    name_identity: int = 0,
     nearest_miss: NearestMiss = no_nearest_miss,
 ) -> Flow:
     """Return the flow of a verdict that the kernel gave on a packet.
 
-    ``source`` and ``destination`` are the packet's. ``reason`` is the name in ``tg_reason``, empty where the packet went on. For
+    ``source`` and ``destination`` are the packet's. ``name_identity``: of the name by which the destination was reached, if that
+    decided. ``reason`` is the name in ``tg_reason``, empty where the packet went on. For
     ICMP ``destination_port`` is the message type.
     """
     is_icmp = protocol in (Protocol.ICMP, Protocol.ICMPV6)
     source_end = index.end(source, 0 if is_icmp else source_port, source_identity)
     destination_end = index.end(destination, 0 if is_icmp else destination_port, destination_identity)
+    if name_identity and is_reply:
+        source_end = index.named(source_end, name_identity)
+    elif name_identity:
+        destination_end = index.named(destination_end, name_identity)
     ends = (destination_end, source_end) if is_reply else (source_end, destination_end)
     policy_port = source_port if is_reply and not is_icmp else destination_port
-    deciding = _deciding(index, *ends, protocol, policy_port, verdict)
+    deciding = _deciding(index, *ends, protocol, policy_port, verdict, name_identity)
     rule = next(iter(deciding.verdict.rules), None) if deciding.verdict is not None else None
     miss = ""
     if verdict is Verdict.DENIED:
@@ -279,11 +291,19 @@ def flow_from_access(
     )
 
 
-def _deciding(index: WorldIndex, source: FlowEnd, destination: FlowEnd, protocol: int, port: int, verdict: Verdict) -> Deciding:
+def _deciding(
+    index: WorldIndex,
+    source: FlowEnd,
+    destination: FlowEnd,
+    protocol: int,
+    port: int,
+    verdict: Verdict,
+    name_identity: int = 0,
+) -> Deciding:
     """Return which side decided: the kernel asks the source's egress policy, then the destination's ingress policy."""
     sides: list[Deciding] = []
     if index.is_local(source.address):
-        sides.append(index.deciding(source.identity, destination.identity, Direction.EGRESS, protocol, port))
+        sides.append(index.deciding(source.identity, name_identity or destination.identity, Direction.EGRESS, protocol, port))
     if index.is_local(destination.address):
         sides.append(index.deciding(destination.identity, source.identity, Direction.INGRESS, protocol, port))
     explaining = [side for side in sides if side.verdict is not None and _explains(side.verdict, verdict)]

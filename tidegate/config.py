@@ -18,6 +18,7 @@ from pathlib import Path
 from l7filters.envoy.settings import EscapedSlashes, UnderscoreHeaders
 from l7filters.world import Enforcement
 from tidegate.dns_section import DnsSection, parse_dns
+from tidegate.fqdn_section import FqdnSection, parse_fqdn
 from tidegate.page_guard import is_loopback
 from tidegate.settings import ConfigError, ConfigProblem, Section, load_yaml
 
@@ -179,6 +180,8 @@ class MapsSection:
     endpoint_entries: int = 4096
     verdict_entries: int = 16384
     """Records of exact request counts."""
+    name_entries: int = 131072
+    """Addresses that DNS told pods of; 150 bytes each, taken as they come."""
     event_ring_kib: int = 512
     """Ring buffer of verdict events; a power of two."""
 
@@ -275,6 +278,7 @@ class NodeConfig:
     http: HttpSection = field(default_factory=HttpSection)
     proxy_ports: ProxyPortsSection = field(default_factory=ProxyPortsSection)
     maps: MapsSection = field(default_factory=MapsSection)
+    fqdn: FqdnSection = field(default_factory=FqdnSection)
     envoy: EnvoySection = field(default_factory=EnvoySection)
     bpf: BpfSection = field(default_factory=BpfSection)
     admin: AdminSection = field(default_factory=AdminSection)
@@ -398,6 +402,7 @@ def _parse_root(root: Section, source: Path) -> NodeConfig:
         http=_parse_http(root.section("http")),
         proxy_ports=_parse_proxy_ports(root.section("proxyPorts")),
         maps=_parse_maps(root.section("maps")),
+        fqdn=parse_fqdn(root.section("fqdn")),
         envoy=_parse_envoy(root.section("envoy"), base),
         bpf=_parse_bpf(root.section("bpf")),
         admin=_parse_admin(root.section("admin"), base),
@@ -514,6 +519,7 @@ def _parse_maps(section: Section) -> MapsSection:
         ipcache_entries=section.integer("ipcacheEntries", default.ipcache_entries, 256, MAP_ENTRIES_MAX),
         endpoint_entries=section.integer("endpointEntries", default.endpoint_entries, 16, 1 << 16),
         verdict_entries=section.integer("verdictEntries", default.verdict_entries, 64, MAP_ENTRIES_MAX),
+        name_entries=section.integer("nameEntries", default.name_entries, 256, MAP_ENTRIES_MAX),
         event_ring_kib=section.integer("eventRingKib", default.event_ring_kib, 4, 1 << 18),
     )
     if parsed.event_ring_kib & (parsed.event_ring_kib - 1):

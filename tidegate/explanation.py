@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from l7filters.decision import Flow as JudgedFlow
 from l7filters.envoy.secrets import SecretValue
 from l7filters.explain import Explanation, explain
+from l7filters.fqdn import DnsQuestion, canonical_name
 from l7filters.http import HttpRequest
 from l7filters.model import PORT_PROTOCOLS, HttpRule, Policy, Protocol, SecretRef
 from l7filters.parties import UnknownPartyError
@@ -42,7 +43,8 @@ class Question:
 
     source: str
     destination: str
-    protocol: str = "tcp"
+    protocol: str = ""
+    """Empty: UDP for a question to DNS, else TCP."""
     http: str = ""
     headers: tuple[str, ...] = ()
     """Each ``Name: value`` or ``name=value``."""
@@ -50,10 +52,15 @@ class Question:
     server_name: str = ""
     kafka: str = ""
     """As ``kafka_question`` reads it."""
+    dns: str = ""
+    """The name that is asked for."""
+    query_type: str = ""
+    names: tuple[str, ...] = ()
+    """For which DNS gave ``source`` the destination's address."""
 
     def to_flow(self, world: World) -> JudgedFlow:
         """Return the flow that this asks about, in ``world``. Raises QuestionError."""
-        protocol = PROTOCOLS.get(self.protocol.lower())
+        protocol = PROTOCOLS.get((self.protocol or ("udp" if self.dns else "tcp")).lower())
         if protocol is None:
             raise QuestionError(f"{self.protocol!r} is not a protocol", f"one of {', '.join(PROTOCOLS)}")
         whom, port_text = split_port(self.destination)
@@ -80,14 +87,20 @@ class Question:
             raise QuestionError(f"a Kafka request over {self.protocol} can't be judged", "leave out --protocol")
         if request is not None and protocol is not Protocol.TCP:
             raise QuestionError(f"an HTTP request over {self.protocol} can't be judged", "leave out --protocol")
+        if self.dns and (request is not None or protocol not in (Protocol.UDP, Protocol.TCP)):
+            raise QuestionError("a question for a name goes by UDP or TCP, without a request", "leave out --http and --protocol")
+        if self.query_type and not self.dns:
+            raise QuestionError("a query type needs a name", "add --dns NAME")
         return JudgedFlow(
             source=read_end(split_port(self.source)[0], world),
             destination=destination,
             protocol=protocol,
-            destination_port=read_port(port_text, destination, protocol, world),
+            destination_port=read_port(port_text or ("53" if self.dns else ""), destination, protocol, world),
             http=request,
             server_name=self.server_name or None,
             kafka=kafka,
+            dns=DnsQuestion(canonical_name(self.dns), self.query_type.upper() or "A") if self.dns else None,
+            names=tuple(map(canonical_name, self.names)),
         )
 
 

@@ -46,6 +46,7 @@ def datapath_settings(config: NodeConfig, addresses: Iterable[Address] = ()) -> 
             conntrack=sizes.conntrack_entries,
             endpoints=sizes.endpoint_entries,
             l7_verdicts=sizes.verdict_entries,
+            names=sizes.name_entries,
             events_bytes=sizes.event_ring_kib * 1024,
         ),
         deny_reply=config.deny_response is DenyResponse.RESET,

@@ -155,6 +155,7 @@ class Observer:
             destination_port=event.destination_port,
             source_identity=event.source_identity,
             destination_identity=event.destination_identity,
+            name_identity=event.name_identity,
             tcp_flags=event.tcp_flags,
             slot=event.slot,
             is_reply=event.is_reply,

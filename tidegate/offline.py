@@ -15,7 +15,7 @@ from l7filters.compile import compile as compile_world
 from l7filters.documents import DocumentError, parse_documents
 from l7filters.identity import IdentityTable
 from l7filters.ir import PolicyProblem
-from l7filters.world import Enforcement, Node, World
+from l7filters.world import DEFAULT_FQDN_PORTS, Enforcement, FqdnPorts, Node, World
 from tidegate.config import NodeConfig
 from tidegate.sources.directory import SUFFIXES
 from tidegate.sources.endpoints import EndpointEntry, parse_endpoints, with_backends, with_namespaces
@@ -65,7 +65,11 @@ def read_secrets(directory: Path) -> SecretsState:
 
 
 def build_world(
-    state: DirectoryState, entries: Iterable[EndpointEntry], node: Node, enforcement: Enforcement = Enforcement.DEFAULT
+    state: DirectoryState,
+    entries: Iterable[EndpointEntry],
+    node: Node,
+    enforcement: Enforcement = Enforcement.DEFAULT,
+    fqdn_ports: FqdnPorts = DEFAULT_FQDN_PORTS,
 ) -> World:
     """Return the world that a node would make of these files."""
     listed = tuple(entries)
@@ -77,6 +81,7 @@ def build_world(
         services=with_backends(state.services, listed),
         cidr_groups=state.cidr_groups,
         enforcement=enforcement,
+        fqdn_ports=fqdn_ports,
     )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 E = TypeVar("E", bound=StrEnum)
+PORT_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,21 @@ class Section:
             self.problem(key, f"expected a list of words, found {kind_of(raw)}", f"write `{key}: [one, two]`")
             return None
         return tuple(raw)
+
+    def ports(self, key: str, default: tuple[int, ...], most: int) -> tuple[int, ...]:
+        """Return a list of up to ``most`` port numbers, sorted."""
+        raw = self._get(key)
+        if raw is None:
+            return default
+        if not isinstance(raw, list) or not all(isinstance(item, int) and not isinstance(item, bool) for item in raw):
+            self.problem(key, f"expected a list of ports, found {kind_of(raw)}", f"write `{key}: [443, 8443]`")
+            return default
+        wrong = [item for item in raw if not 1 <= item <= PORT_MAX]
+        if wrong or len(raw) > most:
+            found = f"{wrong[0]} is no port" if wrong else f"{len(raw)} ports are too many"
+            self.problem(key, found, f"at most {most} numbers from 1 to {PORT_MAX}")
+            return default
+        return tuple(sorted(set(raw)))
 
     def string_map(self, key: str) -> dict[str, str]:
         """Return a mapping of strings; empty where absent."""

@@ -43,6 +43,7 @@ def build_world(config: NodeConfig, inputs: Inputs, revision: int) -> World:
         services=with_backends(inputs.policies.services, inputs.endpoints.entries),
         cidr_groups=inputs.policies.cidr_groups,
         enforcement=config.enforcement,
+        fqdn_ports=config.fqdn.ports,
     )
 
 

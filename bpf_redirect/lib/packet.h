@@ -95,6 +95,7 @@ struct tg_judgement {
 	__u8 would_deny;
 	__u8 is_new; /* a flow begins with this packet */
 	__u8 event_flags;
+	__u8 is_explicit; /* of a deny: a rule asks for it */
 };
 
 static __always_inline bool tg_is_icmp(const struct tg_packet *packet)

@@ -324,9 +324,19 @@ tg_police_socket(struct __sk_buff *skb, const struct tg_packet *packet,
 		 struct tg_judgement *judgement, enum tg_hook hook, __u32 epoch, __u64 now_ns)
 {
 	struct tg_question question = tg_ask(packet, true, packet->source_port_be);
+	bool by_client;
 
 	*judgement = tg_judge(&question);
-	if (judgement->verdict == TG_REDIRECT) {
+	/*
+	 * A client that reached the server by a name keeps its connection when DNS takes the name
+	 * back, so the proxy keeps its own, and may make another for that client. Whether the client
+	 * still may is judged on its own side, by the name that it came by; the proxy closes this
+	 * side when that one goes.
+	 */
+	by_client = packet->protocol == TG_PROTO_TCP && judgement->verdict == TG_DENY &&
+		    !judgement->is_explicit && question.source.ifindex &&
+		    (question.destination.flags & TG_IPCACHE_OUTSIDE);
+	if (judgement->verdict == TG_REDIRECT || by_client) {
 		if (packet->protocol == TG_PROTO_TCP &&
 		    !tg_ct_create(key, !source_is_high, packet, TG_CT_PROXY, 0, judgement, epoch,
 				  now_ns))

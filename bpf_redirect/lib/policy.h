@@ -162,6 +162,7 @@ static __always_inline struct tg_judgement tg_judge(const struct tg_question *qu
 	if (question->destination_is_local || question->destination.identity == TG_IDENTITY_HOST)
 		ingress = tg_policy_of(question->destination.identity, question->source.identity,
 				       TG_INGRESS, question);
+	judgement.is_explicit = !!((egress.flags | ingress.flags) & TG_POLICY_EXPLICIT_DENY);
 	judgement.would_deny = (egress.flags | ingress.flags) & TG_POLICY_WOULD_DENY;
 	if ((egress.verdict != TG_ALLOW && egress.verdict != TG_REDIRECT) ||
 	    (ingress.verdict != TG_ALLOW && ingress.verdict != TG_REDIRECT))

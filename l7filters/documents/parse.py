@@ -148,15 +148,14 @@ def parse_documents(text: str, source: str) -> ParsedFile:
         document, found = _parse(tree.tree, source, tree.index, tree.line)
         documents.append(document)
         if found:
-            failed[tree.index] = found
+            failed[len(documents) - 1] = found
     if failed:
-        lines = lines_of(text, failed.keys())
-        documents = [
-            replace(document, errors=_located(document.errors, failed[document.index], lines.get(document.index, {})))
-            if document.index in failed
-            else document
-            for document in documents
-        ]
+        # By position, not by index: what follows a document and can't be read may have that document's index.
+        lines = lines_of(text, {documents[position].index for position in failed})
+        for position, found in failed.items():
+            document = documents[position]
+            located = _located(document.errors, found, lines.get(document.index, {}))
+            documents[position] = replace(document, errors=located)
     return ParsedFile(source, tuple(documents), complete)
 
 

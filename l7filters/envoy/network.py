@@ -127,7 +127,9 @@ def tcp_proxy(
 def _allowed(rules: RuleSet) -> RBACRules:
     permission = server_names_permission(rules) or Permission(any=True)
     listed = [str(origin) for origin in rules.allow_all] if rules.any_server_name else []
-    policies = dict.fromkeys(names.policy_names(listed) or [names.SERVER_NAMES_POLICY], _policy(permission))
+    policies: dict[str, Policy] = {}
+    if rules.any_server_name or rules.server_names or not rules.by_name:
+        policies.update(dict.fromkeys(names.policy_names(listed) or [names.SERVER_NAMES_POLICY], _policy(permission)))
     by_name = names.policy_names([str(rule.origin) for rule in rules.by_name])
     policies.update(zip(by_name, (_policy(server_name_permission(rule)) for rule in rules.by_name), strict=True))
     return RBACRules(action=RBACRules.ALLOW, policies=policies)

@@ -333,6 +333,7 @@ def test_redirect_by_name_beats_one_by_address(arena: Arena, a: Pod, world: Pod,
     arena.rule("a", Direction.EGRESS, redirect(SLOT), peer=NAME, protocol=TCP, port=PORT)
     proxy = Proxy(arena, SLOT)
     arena.apply()
+    arena.datapath.attach_uplink(UPLINK_INTERFACE)
     server = arena.server(world, version, PORT)
     grant(arena, a, world.address(version), NAME)
     client = arena.dial(a, world, version, PORT)
@@ -340,6 +341,43 @@ def test_redirect_by_name_beats_one_by_address(arena: Arena, a: Pod, world: Pod,
     exchange(client, accepted)
     upstream_socket = proxy.upstream(accepted)
     exchange(upstream_socket, arena.owned(server.accept()[0]))
+
+
+@VERSIONS
+@pytest.mark.parametrize("attached", [False, True])
+def test_proxied_connection_survives_its_name_and_ends_with_an_explicit_deny(
+    arena: Arena, a: Pod, world: Pod, version: int, attached: bool
+) -> None:
+    outside(arena, world)
+    arena.policy = {key: value for key, value in arena.policy.items() if key.subject != arena.identities["a"]}
+    arena.rule("a", Direction.EGRESS, redirect(SLOT), peer=NAME, protocol=TCP, port=PORT)
+    proxy = Proxy(arena, SLOT)
+    arena.apply()
+    if attached:
+        arena.datapath.attach_uplink(UPLINK_INTERFACE)
+    else:
+        arena.reopen(disable_early_demux=True)
+    server = arena.server(world, version, PORT)
+    grant(arena, a, world.address(version), NAME)
+    client = arena.dial(a, world, version, PORT)
+    accepted = proxy.accept(version)
+    first = proxy.upstream(accepted)
+    peer = arena.owned(server.accept()[0])
+    arena.datapath.maps["tg_names"].delete(encode_names_key(arena.ifindexes["a"], ip_address(world.address(version))))
+    arena.datapath.bump_epoch()
+    exchange(client, accepted)
+    exchange(first, peer)
+    second = proxy.upstream(accepted)
+    exchange(second, arena.owned(server.accept()[0]))
+    assert arena.dial_in_silence(a, world, version, PORT), "a new connection needs the name"
+    arena.rule("a", Direction.EGRESS, EXPLICIT_DENY, protocol=TCP, port=PORT)
+    arena.policy = {key: value for key, value in arena.policy.items() if key.peer != NAME}
+    arena.apply()
+    peer.sendall(b"late")
+    first.settimeout(SILENCE_SECONDS)
+    with pytest.raises(TimeoutError):
+        first.recv(4)
+    arena.reopen(disable_early_demux=False)
 
 
 @VERSIONS

@@ -226,6 +226,19 @@ def test_what_has_expired_is_closed_and_a_live_connection_survives(stage: DnsSta
     connection.close()
 
 
+def test_a_connection_that_envoy_looks_into_outlives_its_name_too(dns_stage: DnsStage) -> None:
+    """The pod receives nothing of itself: what the server sends to Envoy's socket may pass only as part of its connection."""
+    dns_stage.enforce(*policies(), cnp("closed", {"app": "client"}, ingress=[{}]))
+    name = "ttl-4.good.test"
+    assert dig(dns_stage.client, ODD[4], name).values == ("198.51.100.4",)
+    connection = dns_stage.client.connect(f"http://198.51.100.4:{HTTP}/")
+    assert connection.request(headers={"host": name}).status == 200
+    eventually(lambda: not reaches(dns_stage.client, "198.51.100.4"), 15, "its expiry")
+    assert connection.request(headers={"host": name}).status == 200
+    assert connection.request(headers={"host": "www.elsewhere.test"}).status == 403
+    connection.close()
+
+
 def test_an_edit_takes_names_away_at_once(stage: DnsStage) -> None:
     name, address = fresh(4)
     assert dig(stage.client, ODD[4], name).status == "NOERROR"

@@ -20,10 +20,9 @@ from hypothesis import HealthCheck, event, given, settings
 from bpf_redirect import bpf
 from bpf_redirect.abi import ABI_VERSION, DropReason, Hook, PassReason, Reason
 from bpf_redirect.datapath import Datapath, DatapathSettings
-from l7filters.compile import compile
+from bpf_redirect.names import encode_grants, encode_names_key
 from l7filters.decision import Flow, Outcome
 from l7filters.evaluate import evaluate
-from l7filters.identity import IdentityTable
 from l7filters.mapstate import MapState, derive
 from l7filters.model import Protocol
 from l7filters.slots import SlotTable, assign
@@ -32,11 +31,13 @@ from tests.bpf import packets as p
 from tests.bpf.arena import netns
 from tests.support.netns import NETNS_DIRECTORY
 from tests.support.strategies import ENDPOINTS_MAX, THIS_NODE, worlds_and_flows
+from tests.support.worlds import View
 
 pytestmark = pytest.mark.root
 
 PORT_MIN = 19000
 PREFIX = "tgoracle-"
+EXPIRES_S = (1 << 32) - 1
 REDIRECTED = {PassReason.HAIRPINNED, DropReason.NO_LISTENER}
 """Nothing listens here, so a redirect ends at the missing listener, or goes round the hairpin first."""
 DENIED = {DropReason.POLICY_DENIED, DropReason.NO_PAIR}
@@ -51,10 +52,12 @@ class Kernel:
     ifindexes: dict[str, int] = field(default_factory=dict)
     programs: dict[str, int] = field(default_factory=dict)
     state: MapState = field(default_factory=MapState)
+    view: View | None = None
 
     def install(self, world: World) -> None:
         """Bring ``world`` into the maps; no connection is known."""
-        compiled = compile(world, IdentityTable())
+        self.view = View.of(world)
+        compiled = self.view.compiled
         table = assign(SlotTable(), None, compiled).table
         wanted = derive(compiled, table, self.ifindexes, {}, frozenset(table.ids.values()), PORT_MIN)
         self.datapath.apply(wanted, self.state)
@@ -70,6 +73,7 @@ class Kernel:
             program, hook, ifindex = "tg_from_endp", Hook.FROM_ENDPOINT, self.ifindexes[source.key]  # type: ignore[union-attr]
         else:
             program, hook, ifindex = "tg_to_endp", Hook.TO_ENDPOINT, self.ifindexes[destination.key]  # type: ignore[union-attr]
+        self._grant(flow, ifindex)
         own = _address(flow.source) in THIS_NODE.addresses
         context = p.skb_context(ifindex=ifindex, ingress_ifindex=0 if own or program == "tg_from_endp" else 1)
         before = self.datapath.counters()
@@ -87,6 +91,17 @@ class Kernel:
             if reason in group:
                 return outcome, reason
         raise AssertionError(f"{reason.name} is no verdict of policy")
+
+    def _grant(self, flow: Flow, ifindex: int) -> None:
+        """Have DNS told the source of the destination, and another pod of what the source was not told."""
+        assert self.view is not None
+        names, address = self.datapath.maps["tg_names"], ip_address(str(flow.destination))
+        for key, _ in list(names.items()):
+            names.delete(key)
+        told = self.view.granted(*flow.names)
+        names.update(encode_names_key(ifindex, address), encode_grants(dict.fromkeys(told, EXPIRES_S)))
+        others = {number for one, number in self.view.compiled.identities.numbers.items() if one.fqdn is not None}
+        names.update(encode_names_key(ifindex + 1000, address), encode_grants(dict.fromkeys(others, EXPIRES_S)))
 
 
 def _address(who: object) -> object:

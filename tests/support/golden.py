@@ -24,6 +24,8 @@ from l7filters.envoy import EnvoyResource, EnvoySettings, Translation, TypeUrl, 
 from l7filters.identity import Identity, IdentityNumber, IdentityTable, LabelSet, Reserved
 from l7filters.ir import CompiledPolicy, EntryKey, Slot
 from l7filters.mapstate import MapState, SlotValue, derive
+from l7filters.model import L7Protocol
+from l7filters.predicates import selector_words
 from l7filters.slots import SlotTable, assign
 from l7filters.world import Node, World
 from tests.support.second_reader import decode
@@ -86,7 +88,9 @@ def run(name: str) -> Case:
         compiled=compiled,
         table=assignment.table,
         secrets=secrets,
-        translation=translate(compiled.slots, assignment.table.ids, SETTINGS, secrets),
+        translation=translate(
+            (slot for slot in compiled.slots if slot.key.protocol is not L7Protocol.DNS), assignment.table.ids, SETTINGS, secrets
+        ),
         maps=derive(
             compiled,
             assignment.table,
@@ -196,6 +200,8 @@ def _identity_names(compiled: CompiledPolicy) -> dict[IdentityNumber, str]:
 
 
 def _label_set_name(label_set: LabelSet) -> str:
+    if label_set.fqdn is not None:
+        return f"name {selector_words(label_set.fqdn)}"
     if label_set.cidrs:
         return "+".join(sorted(str(cidr) for cidr in label_set.cidrs))
     return ",".join(f"{key}={value}" for key, value in label_set.labels if not key.startswith("io."))
@@ -214,10 +220,11 @@ def _where(key: EntryKey, names: Mapping[IdentityNumber, str]) -> str:
 def _maps_text(case: Case) -> str:
     names = _identity_names(case.compiled)
     lines = [
-        f"ipcache {prefix} -> {names[value.identity]} ifindex {value.ifindex}" for prefix, value in case.maps.ipcache.items()
+        f"ipcache {prefix} -> {names[value.identity]} ifindex {value.ifindex}{' outside' if value.outside else ''}"
+        for prefix, value in case.maps.ipcache.items()
     ]
     for key, value in case.maps.policy.items():
-        audited = " would-deny" if value.would_deny else ""
+        audited = " would-deny" if value.would_deny else " explicit" if value.explicit else ""
         slot = f" slot {value.slot}" if value.slot else ""
         lines.append(f"policy {_where(key, names)} = {value.verdict.name.lower()}{slot}{audited}")
     lines += [f"slot {number} {_slot_value(value)}" for number, value in case.maps.slots.items()]

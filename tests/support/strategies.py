@@ -8,12 +8,14 @@ neighbouring ports, paths that match and paths that nearly do. Values shrink tow
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from l7filters.decision import Flow
+from l7filters.fqdn import DnsQuestion
 from l7filters.http import HttpRequest
 from l7filters.ir import DirectionRules, RuleSet, Slot, SlotKey
 from l7filters.labels import NAMESPACE_LABEL, LabelSelector, Operator, Requirement
@@ -21,9 +23,11 @@ from l7filters.model import (
     CidrGroupPeer,
     CidrPeer,
     Direction,
+    DnsRule,
     EndpointPeer,
     Entity,
     EntityPeer,
+    FqdnPeer,
     HeaderMatch,
     HttpRule,
     L7Protocol,
@@ -50,6 +54,7 @@ from l7filters.predicates import SecretTexts
 from l7filters.world import CidrGroup, Endpoint, Enforcement, NamedPort, Node, Service, World
 
 T = TypeVar("T")
+_NOWHERE = RuleOrigin(PolicyKey(""), "")
 
 ENDPOINTS_MAX = 5
 POLICIES_MAX = 4
@@ -154,6 +159,21 @@ def selectors() -> st.SearchStrategy[LabelSelector]:
     return sometimes(few(requirement, 2), 60).map(lambda found: LabelSelector(found or ()))
 
 
+_FQDN_PEERS = (
+    FqdnPeer("web.test"),
+    FqdnPeer("a.web.test"),
+    FqdnPeer(match_pattern="*.web.test"),
+    FqdnPeer(match_pattern="**.test", excepts=("evil.test",)),
+    FqdnPeer(match_pattern="*"),
+)
+FQDN_NAMES = ("web.test", "a.web.test", "evil.test", "a.b.example", "evil.example")
+_DNS_RULES = (
+    DnsRule(_NOWHERE, "web.test"),
+    DnsRule(_NOWHERE, match_pattern="*.web.test", query_types=("AAAA",)),
+    DnsRule(_NOWHERE, match_pattern="*", excepts=("*.example",)),
+)
+
+
 def peers() -> st.SearchStrategy[Peer]:
     """Draw a peer of any kind that doesn't depend on DNS."""
     reserved = one_of(("host", "remote-node", "world")).map(
@@ -245,9 +265,18 @@ def http_rules(draw: st.DrawFn, origin: RuleOrigin) -> HttpRule:
 
 @st.composite
 def l7_rules(draw: st.DrawFn, origin: RuleOrigin) -> L7Rules:
-    """Draw the HTTP rules of a port; now and then a protocol that isn't judged."""
+    """Draw the HTTP rules of a port; now and then those of DNS, or of Kafka that allow nothing."""
     if draw(st.integers(0, 19)) == 19:
-        return L7Rules(draw(one_of((L7Protocol.KAFKA, L7Protocol.DNS))))
+        return L7Rules(L7Protocol.KAFKA)
+    if draw(st.integers(0, 9)) == 9:
+        chosen = draw(few(one_of(_DNS_RULES), 2, least=1))
+        return L7Rules(
+            L7Protocol.DNS,
+            tuple(
+                replace(rule, origin=RuleOrigin(origin.policy, f"{origin.path}.rules.dns[{index}]"))
+                for index, rule in enumerate(chosen)
+            ),
+        )
 
     def some(field: str, most: int) -> tuple[HttpRule, ...]:
         count = draw(st.integers(0, most))
@@ -292,6 +321,10 @@ _PORTS = (
     PortSpec(Protocol.TCP, "web"),
     PortSpec(Protocol.ANY, "dns"),
     PortSpec(Protocol.UDP, 53),
+    PortSpec(Protocol.ANY, 53),
+    PortSpec(Protocol.TCP, 443),
+    PortSpec(Protocol.UDP, 443),
+    PortSpec(Protocol.ANY, 443, 444),
     PortSpec(Protocol.ANY, 0),
     PortSpec(Protocol.SCTP, 80),
     PortSpec(Protocol.ICMP, 8),
@@ -335,11 +368,12 @@ def rules(draw: st.DrawFn, key: PolicyKey, direction: Direction, index: int) -> 
     deny = draw(st.integers(0, 14)) == 14
     origin = RuleOrigin(key, f"spec.{direction}{'Deny' if deny else ''}[{index}]")
     count = draw(one_of((1, 2, 1, 2, 0)))
+    by_name = direction is Direction.EGRESS and not deny and draw(st.integers(0, 3)) == 3
     return Rule(
         origin,
         direction,
         deny,
-        peers=draw(sometimes(few(peers(), 2), 40)),
+        peers=draw(few(one_of(_FQDN_PEERS), 2, least=1) if by_name else sometimes(few(peers(), 2), 40)),
         to_ports=tuple(
             draw(port_rules(RuleOrigin(key, f"{origin.path}.toPorts[{number}]"), deny=deny)) for number in range(count)
         ),
@@ -411,7 +445,7 @@ def requests(draw: st.DrawFn) -> HttpRequest:
     return HttpRequest(
         method=method,
         path="" if method == "CONNECT" else draw(one_of(paths)),
-        authority=draw(one_of(("web.test", "web.test:80", "evil.test", "evil.test,web.test"))),
+        authority=draw(one_of(("web.test", "web.test:80", "evil.test", "evil.test,web.test", "a.web.test", "A.Web.test.:80"))),
         headers=draw(one_of(roles)) + draw(one_of(tokens)),
     )
 
@@ -424,13 +458,15 @@ def flows(draw: st.DrawFn, world: World) -> Flow:
     def of_family(addresses: Sequence[object]) -> list[object]:
         return [address for address in addresses if getattr(address, "version", None) == version]
 
+    by_name = draw(st.integers(0, 3)) == 3
     inside = of_family([address for endpoint in world.endpoints for address in endpoint.addresses])
     outside = of_family([*OUTSIDE, *THIS_NODE.addresses, *REMOTE_NODE.addresses])
     local = of_family([address for endpoint in world.endpoints if endpoint.is_local for address in endpoint.addresses])
     anyone = [*inside, *outside] if draw(st.integers(0, 3)) == 3 else inside
     ends = [draw(st.sampled_from(local if draw(st.integers(0, 7)) < 7 else anyone))]
-    ends.append(draw(st.sampled_from([address for address in anyone if address != ends[0]])))
-    source, destination = ends if draw(st.booleans()) else ends[::-1]
+    others = outside if by_name else anyone
+    ends.append(draw(st.sampled_from([address for address in others if address != ends[0]])))
+    source, destination = ends if by_name or draw(st.booleans()) else ends[::-1]
     protocol = draw(one_of((Protocol.TCP,) * 12 + (Protocol.UDP, Protocol.SCTP, Protocol.GRE)))
     if draw(st.integers(0, 14)) == 14:
         protocol = Protocol.ICMP if version == 4 else Protocol.ICMPV6
@@ -440,7 +476,8 @@ def flows(draw: st.DrawFn, world: World) -> Flow:
         case Protocol.GRE:
             port = 0
         case _:
-            port = draw(one_of((*(80,) * 16, 81, 81, 8080, 53, 63, 8090, 8091, 65535)))
+            ports = (80, 80, 443, 443, 53, 8090) if by_name else (*(80,) * 16, 81, 81, 8080, 53, 63, 443, 8090, 8091, 65535)
+            port = draw(one_of(ports))
     tcp = protocol is Protocol.TCP
     return Flow(
         source,  # type: ignore[arg-type]
@@ -449,6 +486,8 @@ def flows(draw: st.DrawFn, world: World) -> Flow:
         port,
         http=draw(sometimes(requests(), 90)) if tcp else None,
         server_name=draw(one_of(("web.test", "a.web.test", "evil.example", "", None))) if tcp else None,
+        dns=draw(sometimes(st.builds(DnsQuestion, one_of(FQDN_NAMES), one_of(("A", "AAAA"))), 80)),
+        names=draw(few(one_of(FQDN_NAMES), 2, least=1)) if by_name else (),
     )
 
 

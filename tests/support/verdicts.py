@@ -11,11 +11,12 @@ from ipaddress import ip_address
 
 from l7filters.decision import Decision, Flow, Outcome, Verdict
 from l7filters.evaluate import evaluate
+from l7filters.fqdn import dns_holds, names_hold
 from l7filters.identity import IdentityNumber, Reserved
-from l7filters.ir import DirectionRules, EntryVerdict, IpcacheEntry, RuleSet, Slot
+from l7filters.ir import DirectionRules, EntryVerdict, IpcacheEntry, RuleSet, ServerNameRule, Slot
 from l7filters.lookup import Flow as EntryFlow
 from l7filters.lookup import Passed, would_deny
-from l7filters.model import Direction, HttpRule, L7Protocol
+from l7filters.model import Direction, DnsRule, HttpRule, L7Protocol
 from l7filters.ports import PORT_BITS, PortPrefix
 from l7filters.predicates import NO_SECRETS, SecretTexts, http_holds, server_name_holds
 from tests.support.worlds import View
@@ -54,6 +55,7 @@ def compiled_verdict(view: View, flow: Flow, secrets: SecretTexts = NO_SECRETS) 
         flow.destination_port,
         source_local=_is_local(source),
         destination_local=_is_local(destination),
+        names=view.granted(*flow.names) if is_outside(view, destination) else (),
     )
     judged = view.entries.judge(asked)
     if not isinstance(judged, Passed):
@@ -72,10 +74,23 @@ def rule_set_verdict(protocol: L7Protocol, rules: RuleSet, flow: Flow, secrets: 
     if not rules.any_server_name:
         if flow.server_name is None:
             return Verdict.UNDECIDED
-        if not any(server_name_holds(pattern, flow.server_name) for pattern in rules.server_names):
+        listed = any(server_name_holds(pattern, flow.server_name) for pattern in rules.server_names)
+        if not listed and not any(_by_name(rule, flow.server_name) for rule in rules.by_name):
             return Verdict.DENIED
     if protocol is L7Protocol.TLS:
         return Verdict.ALLOWED
+    if protocol is L7Protocol.DNS:
+        if rules.allow_all:
+            return Verdict.ALLOWED
+        if flow.dns is None:
+            return Verdict.UNDECIDED
+        return (
+            Verdict.ALLOWED
+            if any(isinstance(rule, DnsRule) and dns_holds(rule, flow.dns) for rule in rules.allow)
+            else Verdict.DENIED
+        )
+    if protocol is L7Protocol.KAFKA:
+        return Verdict.ALLOWED if rules.allow_all and not rules.deny else Verdict.UNDECIDED
     assert protocol is L7Protocol.HTTP
     if flow.http is None:
         return Verdict.ALLOWED if rules.allow_all and not rules.deny else Verdict.UNDECIDED
@@ -105,6 +120,17 @@ def shadow_verdict(slot: Slot, flow: Flow, secrets: SecretTexts) -> Verdict:
     return _strictest([rule_set_verdict(slot.key.protocol, rules, flow, secrets) for rules in rule_sets])
 
 
+def _by_name(rule: ServerNameRule, name: str) -> bool:
+    listed = not rule.patterns or any(server_name_holds(pattern, name) for pattern in rule.patterns)
+    return listed and names_hold(rule.names, name)
+
+
+def is_outside(view: View, entry: IpcacheEntry) -> bool:
+    """Tell whether an address is neither an endpoint's nor a node's: there names count."""
+    ranges = {number for label_set, number in view.compiled.identities.numbers.items() if label_set.cidrs}
+    return entry.identity in {*ranges, Reserved.WORLD_IPV4, Reserved.WORLD_IPV6}
+
+
 def _sides(slot: Slot) -> list[DirectionRules]:
     return [side for side in (slot.egress, slot.ingress) if side is not None]
 
@@ -130,7 +156,7 @@ def _ends(view: View, asked: EntryFlow) -> list[EntryVerdict]:
     prefix = PortPrefix(asked.protocol, asked.port, PORT_BITS)
     ends: list[EntryVerdict | None] = []
     if asked.source_local:
-        ends.append(view.entries.verdict(asked.source, asked.destination, Direction.EGRESS, prefix))
+        ends.append(view.entries.egress(asked)[0])
     if asked.destination_local:
         ends.append(view.entries.verdict(asked.destination, asked.source, Direction.INGRESS, prefix))
     return [entry for entry in ends if entry is not None]

@@ -56,7 +56,19 @@ def explain(
             show_default=False,
         ),
     ] = "",
-    protocol: Annotated[str, typer.Option(metavar="PROTOCOL", help="tcp, udp, sctp, icmp, icmpv6, ...")] = "tcp",
+    dns: Annotated[
+        str, typer.Option("--dns", metavar="NAME", help="May END ask the DNS server --to for this name?", show_default=False)
+    ] = "",
+    query_type: Annotated[str, typer.Option(metavar="TYPE", help="... and this type of record (A).", show_default=False)] = "",
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", metavar="NAME", help="For which DNS gave END the address of --to. Repeatable.", show_default=False
+        ),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(metavar="PROTOCOL", help="tcp (udp with --dns), udp, sctp, icmp, icmpv6, ...", show_default=False)
+    ] = "",
     policies: Annotated[
         list[Path] | None, typer.Option(metavar="PATH", help="Judge by these files or directories. Repeatable.")
     ] = None,
@@ -81,12 +93,16 @@ def explain(
 
       tidegate explain --from default/shop --to default/kafka:9092 --kafka 'produce orders'
 
+      tidegate explain --from default/xwing --to kube-system/kube-dns --dns api.example.com
+
+      tidegate explain --from default/xwing --to 203.0.113.7:443 --name api.example.com --sni api.example.com
+
       tidegate explain --from 192.0.2.7 --to default/db:5432 --policies ./candidate --endpoints endpoints.yaml
     """
     from tidegate.explanation import Question
 
     if flow:
-        if source or destination or http or header or host or sni or kafka:
+        if source or destination or http or header or host or sni or kafka or dns or name:
             raise UsageError("--flow is a question by itself", "leave out --from, --to and what describes a request")
         report, broken = _judge_record(flow, flow_file, policies, endpoints, config)
         _finish(report, broken, output)
@@ -101,6 +117,9 @@ def explain(
         host=host,
         server_name=sni,
         kafka=kafka,
+        dns=dns,
+        query_type=query_type,
+        names=tuple(name or ()),
     )
     if live:
         if policies or endpoints:
@@ -197,6 +216,9 @@ def _read_world(policies: list[Path] | None, endpoints: Path | None, config: Pat
         errors += kept.errors
     for error in errors:
         complain(f"{error.source}: {error}", error.hint)
-    enforcement = {"enforcement": settings.enforcement} if settings else {}
-    world = build_world(state, entries, node_of(settings), **enforcement)
+    node = node_of(settings)
+    if settings is None:
+        world = build_world(state, entries, node)
+    else:
+        world = build_world(state, entries, node, settings.enforcement, settings.fqdn.ports)
     return world, secret_texts(world.policies, StoredSecrets(*stored)), bool(errors)

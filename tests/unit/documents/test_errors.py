@@ -48,6 +48,11 @@ def test_good_documents_around_a_bad_one_are_read() -> None:
     assert not parsed.complete
 
 
+def test_text_that_breaks_off_after_a_bad_document_keeps_the_errors_of_both() -> None:
+    found = [(one.index, [error.message for error in one.errors]) for one in parse_documents("{}0", "t").documents]
+    assert found == [(0, ["is required", "is required"]), (0, ["YAML: did not find expected <document start>"])]
+
+
 def test_bad_document_is_still_known_by_its_key() -> None:
     (document,) = parse_documents(BAD, "a.yaml").documents
     assert (document.key, document.value) == ("cnp/default/bad", None)

@@ -11,7 +11,7 @@ import pytest
 from l7filters.compile import compile
 from l7filters.identity import IdentityTable
 from l7filters.model import Direction, Protocol
-from tests.support.worlds import To, allow, cidr, deny, endpoint, entity, http, origin, pods, policy, world
+from tests.support.worlds import To, allow, cidr, deny, endpoint, entity, fqdn, http, origin, pods, policy, world
 from tests.unit.tidegate.fakes import NOON_NS
 from tidegate.attribution import POLICY_DENIED, POLICY_DENY, WorldIndex, flow_from_access, flow_from_event
 from tidegate.flow import REDACTED, Flow, HttpPart, L7Type, MatchType, Redaction, TlsPart, Verdict
@@ -66,6 +66,34 @@ def test_stranger_is_told_by_the_prefixes_that_policies_name() -> None:
     assert event("192.0.2.9", "10.0.0.3", 443, Verdict.FORWARDED).source.labels == ("cidr:192.0.2.0/24", "reserved:world")
     assert event("198.51.100.1", "10.0.0.3", 443, Verdict.DENIED).source.labels == ("reserved:world-ipv4",)
     assert event("2001:db8::1", "fd00::3", 443, Verdict.DENIED).source.labels == ("reserved:world-ipv6",)
+
+
+def test_verdict_by_a_name_is_the_name_s_rule() -> None:
+    named = world(policy("names", "org=alliance", egress=[allow(fqdn("*.example.com"), "8443")]), endpoints=(XWING,))
+    compiled = compile(named, IdentityTable())
+    (name,) = (number for label_set, number in compiled.identities.numbers.items() if label_set.fqdn is not None)
+    for is_reply in (False, True):
+        ends = {"source": "10.0.0.2", "destination": "198.51.100.1", "source_port": 40000, "destination_port": 8443}
+        if is_reply:
+            ends = {"source": "198.51.100.1", "destination": "10.0.0.2", "source_port": 8443, "destination_port": 40000}
+        flow = flow_from_event(
+            WorldIndex(named, compiled),
+            node="node-a",
+            uuid="u",
+            time_ns=NOON_NS,
+            verdict=Verdict.FORWARDED,
+            reason="",
+            source=ip_address(ends["source"]),
+            destination=ip_address(ends["destination"]),
+            protocol=Protocol.TCP,
+            source_port=int(ends["source_port"]),
+            destination_port=int(ends["destination_port"]),
+            is_reply=is_reply,
+            name_identity=name,
+        )
+        assert flow.rule == origin("names", "spec.egress[0].toPorts[0]")
+        far = flow.source if is_reply else flow.destination
+        assert far.labels == ("reserved:world-ipv4", "fqdn:*.example.com")
 
 
 def test_host_is_told_as_such() -> None:
