@@ -66,8 +66,9 @@ class SocketAddress:
 class AccessRecord:
     """One request (HTTP) or one connection (TCP), as Envoy saw it when it ended.
 
-    ``log_name`` is the name that the listener's access logger has in its configuration. ``downstream_local`` is the address that
-    the client dialled, where the listener restores original destinations. ``status`` 0: no response was begun. ``metadata``:
+    ``log_name`` is the name that the listener's access logger has in its configuration. ``downstream_remote`` is the connection's
+    own peer, not what a header claims; ``downstream_local`` the address that it dialled, where the listener restores original
+    destinations. ``status`` 0: no response was begun. ``metadata``:
     dynamic metadata by namespace, such as ``envoy.filters.http.rbac``. ``grpc_status`` is known only where the logger lists
     ``grpc-status`` among the response headers and trailers to log. HTTP fields are empty in a TCP record.
     """
@@ -154,7 +155,7 @@ def _http_record(entry: HTTPAccessLogEntry, node_id: str, log_name: str) -> Acce
         log_name=log_name,
         start_ns=common.start_time.ToNanoseconds(),
         duration_ns=common.duration.ToNanoseconds(),
-        downstream_remote=_socket_address(common.downstream_remote_address),
+        downstream_remote=_socket_address(common.downstream_direct_remote_address),
         downstream_local=_socket_address(common.downstream_local_address),
         upstream_remote=_socket_address(common.upstream_remote_address),
         upstream_cluster=common.upstream_cluster,
@@ -191,7 +192,7 @@ def _tcp_record(entry: TCPAccessLogEntry, node_id: str, log_name: str) -> Access
         log_name=log_name,
         start_ns=common.start_time.ToNanoseconds(),
         duration_ns=common.duration.ToNanoseconds(),
-        downstream_remote=_socket_address(common.downstream_remote_address),
+        downstream_remote=_socket_address(common.downstream_direct_remote_address),
         downstream_local=_socket_address(common.downstream_local_address),
         upstream_remote=_socket_address(common.upstream_remote_address),
         upstream_cluster=common.upstream_cluster,

@@ -95,12 +95,17 @@ def slot_of(stage: Stage, policy: str = "cnp/default/get-only") -> int:
     return next(row["slot"] for row in rows(stage) if policy in row["policies"])
 
 
-def test_x_forwarded_for_does_not_count_for_another(stage: Stage) -> None:
+def test_x_forwarded_for_is_neither_counted_nor_recorded_as_anothers_request(stage: Stage) -> None:
     stage.enforce(GET_ONLY)
     before = counted(stage)
     forged = {"x-forwarded-for": stage.tiefighter.ipv4}
     assert stage.xwing.http(stage.deathstar.url(HTTP), headers=forged).status == 200
     wait_for(stage, before, {("xwing", "deathstar", "allowed"): 1})
+    path = "/forged"
+    assert stage.xwing.http(stage.deathstar.url(HTTP, path), "PUT", headers=forged).status == 403
+    seen = lambda: stage.node.flows("--path", path, "--verdict", "denied")  # noqa: E731
+    eventually(lambda: bool(seen()), what="the denial's record")
+    assert [flow["source"]["pod_name"] for flow in seen()] == ["xwing"]
 
 
 def test_audited_and_failed_requests_have_verdicts_of_their_own(stage: Stage) -> None:

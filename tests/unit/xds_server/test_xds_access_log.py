@@ -25,8 +25,9 @@ def common() -> AccessLogCommon:
     made = AccessLogCommon(upstream_cluster="origin", route_name="r", stream_id="id-1")
     made.start_time.FromNanoseconds(1_700_000_000_123_456_789)
     made.duration.FromNanoseconds(1_500_000)
-    made.downstream_remote_address.socket_address.address = "fd00::2"
-    made.downstream_remote_address.socket_address.port_value = 40000
+    made.downstream_remote_address.socket_address.address = "192.0.2.9"  # what X-Forwarded-For claims
+    made.downstream_direct_remote_address.socket_address.address = "fd00::2"
+    made.downstream_direct_remote_address.socket_address.port_value = 40000
     made.downstream_local_address.socket_address.address = "fd00::3"
     made.downstream_local_address.socket_address.port_value = 80
     made.upstream_remote_address.socket_address.address = "fd00::3"
