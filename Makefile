@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 # Options of the benchmark, e.g. `make bench BENCH_ARGS='--quick --arms direct,l4'`; see docs/benchmark.md.
 BENCH_ARGS ?=
 
-.PHONY: help setup setup-demo demo test test-unit test-rust test-root test-kafka test-kubernetes check check-python check-c check-generated check-rust bench golden manifests fuzz soak lock clean
+.PHONY: help setup setup-demo demo test test-unit test-rust test-root test-kafka test-kubernetes check check-python check-c check-generated check-rust bench bench-kafka golden manifests fuzz soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  \033[1m%-16s\033[0m %s\n' "$$name" "$$text"; done
@@ -79,6 +79,9 @@ bench: setup ## measure Tidegate against no proxy, one Envoy, TPROXY and sidecar
 
 manifests: setup ## write the CRDs, manifests and the Helm chart anew from deploy/kubernetes; review the diff
 	$(PY) -m deploy.kubernetes
+
+bench-kafka: setup ## measure Kafka through Tidegate against one plain Envoy and direct
+	@deploy/setup/as-root.sh $(PY) -m bench.kafka
 
 golden: setup ## rewrite the golden files; review the diff
 	TIDEGATE_GOLDEN_REWRITE=1 $(PYTEST) tests/golden $(PYTEST_ARGS)

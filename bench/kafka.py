@@ -1,4 +1,4 @@
-"""``python -m bench.kafka``: produce and fetch through Tidegate, one plain Envoy (tcp_proxy) and direct: ``make bench``.
+"""``python -m bench.kafka``: produce and fetch through Tidegate, one plain Envoy (tcp_proxy) and direct: ``make bench-kafka``.
 
 The same broker, client and bytes in every arm; requests are made by hand (no library's batching, back-off or metadata), one
 connection each, the arms taking turns round by round. Written to ``bench/results/kafka.json``; see docs/benchmark.md.

@@ -1,7 +1,7 @@
 """Metrics from flow records: who asks whom for what, with which answer and how fast.
 
-Owns: which parts of a record become labels. A record costs two look-ups. Paths, headers, topics, names asked for and addresses
-are never labels; a method that nobody knows is ``other``; what workloads and policies there are is bounded by ``SERIES_MAX``.
+Owns: which parts of a record become labels. A record costs two look-ups. Paths, headers, names asked for and addresses are
+never labels; a method that nobody knows is ``other``; what workloads, policies and topics there are is bounded by ``SERIES_MAX``.
 """
 
 from __future__ import annotations
@@ -48,12 +48,18 @@ KAFKA = counter(
     ("source", "destination", "api", "error", "verdict", "policy"),
     _RECORDS,
 )
+KAFKA_TOPICS = counter(
+    "tidegate_kafka_topic_records_total",
+    "Kafka requests by the topics that they name; topics beyond the limit are other.",
+    ("source", "destination", "topic", "api", "verdict"),
+    _RECORDS,
+)
 OVERFLOW = counter(
     "tidegate_metric_overflow_total",
     "Records counted under the value other, for a metric has as many series as it may.",
     ("metric",),
 )
-SPECS: tuple[Spec, ...] = (REQUESTS, LATENCY, CONNECTIONS, DNS, KAFKA, OVERFLOW)
+SPECS: tuple[Spec, ...] = (REQUESTS, LATENCY, CONNECTIONS, DNS, KAFKA, KAFKA_TOPICS, OVERFLOW)
 
 
 class RecordMeter(Collector):
@@ -65,6 +71,7 @@ class RecordMeter(Collector):
         self._connections = BoundedSeries(CONNECTIONS)
         self._dns = BoundedSeries(DNS)
         self._kafka = BoundedSeries(KAFKA)
+        self._kafka_topics = BoundedSeries(KAFKA_TOPICS)
 
     def take(self, flow: Flow) -> None:
         """Count one record."""
@@ -83,6 +90,8 @@ class RecordMeter(Collector):
                 self._dns.add((source, kind, RCODES.get(dns.rcode, "other"), verdict))
             case KafkaPart() as kafka:
                 self._kafka.add((source, destination, kafka.api_key, str(kafka.error_code), verdict, policy))
+                for topic in kafka.topics:
+                    self._kafka_topics.add((source, destination, topic, kafka.api_key, verdict))
             case None:
                 self._connections.add((source, destination, protocol_name(flow), verdict, policy))
         if flow.latency_ns and flow.verdict in (Verdict.FORWARDED, Verdict.AUDITED):
@@ -94,7 +103,7 @@ class RecordMeter(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
-        bounded = (self._requests, self._latency, self._connections, self._dns, self._kafka)
+        bounded = (self._requests, self._latency, self._connections, self._dns, self._kafka, self._kafka_topics)
         for each in bounded:
             yield each.collect()
         yield overflow_of(OVERFLOW, bounded)

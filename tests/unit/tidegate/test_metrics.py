@@ -122,6 +122,7 @@ def test_records_become_counts_by_workload_method_status_class_verdict_and_polic
     assert value("tidegate_request_records_total", **tls, verdict="forwarded") == 1
     assert value("tidegate_connection_records_total", protocol="tcp", verdict="forwarded", policy="") == 1
     assert value("tidegate_kafka_records_total", api="produce", error="0", verdict="forwarded", policy="") == 1
+    assert value("tidegate_kafka_topic_records_total", api="produce", topic="t", verdict="forwarded") == 1
     dns = (("rcode", "nxdomain"), ("source", "default/xwing"), ("type", "A"), ("verdict", "forwarded"))
     assert found[("tidegate_dns_records_total", dns)] == 1
     buckets = {
