@@ -25,9 +25,9 @@ from bench.arms import DESCRIPTIONS, Arm, ArmError, build
 from bench.results import Results, Run
 from bench.workloads import WORKLOADS, LoadError, Outcome, Workload, execute
 from tests.support.netns import NetnsError
-from tidegate.config import load_config
-from tidegate.envoy_process import envoy_binary
-from tidegate.process import ProcessError
+from tidegate.config.node import load_config
+from tidegate.processes.envoy import envoy_binary
+from tidegate.processes.process import ProcessError
 
 OUTPUT = Path(__file__).parent / "results"
 LOCK = Path("/run/tidegate-bench.lock")

@@ -2,7 +2,7 @@
 
 Owns: the agent's half of the protocol that ``include/abi.h`` states. The map is memory that the proxy's workers add to while it
 is read here, so each number is right by itself, and a moment older or newer than the next. Identities and slots are numbers
-here; ``tidegate/l7_counts.py`` says whose. One object belongs to one thread.
+here; ``tidegate/counts/totals.py`` says whose. One object belongs to one thread.
 
 Freeing a record takes two steps. ``retire`` makes it another's than its writers': whoever has not begun to add looks for a new
 one. What is on its way (a few instructions) still arrives, so its counts are read again, and only ``RETIRE_GRACE_NS`` later does

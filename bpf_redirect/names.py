@@ -1,7 +1,7 @@
 """What DNS told each pod about addresses, as it lies in ``tg_names``.
 
 Owns: the layout of that map as values, and forgetting pods that are gone. The DNS proxy is the only one who grants
-(tidegate/dns_names.py, in a process of its own). Must not know names or rules: a grant is the identity of a selector of names,
+(tidegate/dns/names.py, in a process of its own). Must not know names or rules: a grant is the identity of a selector of names,
 until a second of CLOCK_MONOTONIC.
 """
 

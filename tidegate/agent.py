@@ -33,33 +33,35 @@ from l7filters.envoy.translate import shared_resources, translate_slot
 from l7filters.ir import CompiledPolicy, Slot
 from l7filters.model import L7Protocol
 from l7filters.world import World
-from tidegate import agent_status, native_module, surroundings
-from tidegate.admin import AdminServer
-from tidegate.config import ConfigError, ExistingPods, HostNetworkPods, NodeConfig, SourceKind, load_config
-from tidegate.dns_process import DnsPlaces
-from tidegate.dns_side import DnsSide
-from tidegate.envoy_process import EnvoyLauncher, ask_version, envoy_settings
+from tidegate import surroundings
+from tidegate.admin.api import AdminServer
+from tidegate.admin.policy_effect import SlotStates
+from tidegate.config.node import ConfigError, ExistingPods, HostNetworkPods, NodeConfig, SourceKind, load_config
+from tidegate.counts.keeper import SWEEP_S, L7Keeper
+from tidegate.counts.totals import L7Counts, Names
+from tidegate.dns.side import DnsSide
 from tidegate.exits import Exit
-from tidegate.flow_file import FlowFileWriter
-from tidegate.flows import FlowRing, LossSource
+from tidegate.flows.file import FlowFileWriter
+from tidegate.flows.observe import Observer
+from tidegate.flows.ring import FlowRing, LossSource
+from tidegate.flows.traffic import Traffic
 from tidegate.following import Follower, Source
 from tidegate.heap import Heap
-from tidegate.kafka_reports import KafkaReports
+from tidegate.kafka.reports import KafkaReports
 from tidegate.kernel import KernelSide
-from tidegate.l7_counts import L7Counts, Names
-from tidegate.l7_keeper import SWEEP_S, L7Keeper
 from tidegate.metrics import Meters, RequestCollector
 from tidegate.numbering import NumberingFiles
-from tidegate.observe import Observer
-from tidegate.policy_effect import SlotStates
+from tidegate.processes import native_module
+from tidegate.processes.dns import DnsPlaces
+from tidegate.processes.envoy import EnvoyLauncher, ask_version, envoy_settings
 from tidegate.realise import Realisation, Realiser
 from tidegate.sandboxes import Sandbox
-from tidegate.selection import Selection
 from tidegate.sources import DirectorySource, DirectoryState, EndpointsSource, EndpointsState, SecretsSource, SecretsState
 from tidegate.sources.kubernetes import ClusterSettings, ClusterState, KubernetesSource
-from tidegate.status import ChangeSignal, EnvoyStatus, NodeStatus, PolicyStatus, ProcessState, XdsStatus
+from tidegate.status import agent as agent_status
+from tidegate.status.node import ChangeSignal, EnvoyStatus, NodeStatus, PolicyStatus, ProcessState, XdsStatus
+from tidegate.status.selection import Selection
 from tidegate.supervisor import SUPERVISOR_PID
-from tidegate.traffic import Traffic
 from tidegate.worlds import Inputs, StoredSecrets, build_world
 from xds_server.service import SocketUnusable, XdsServer
 

@@ -1,6 +1,6 @@
 """The DNS proxy as a process of the node: ``python -m tidegate.dnsproxy STATE/dns/settings.json``.
 
-Owns: putting the proxy (proxylib) and the kernel's map together, from a settings file that ``dns_process`` writes. It is kept
+Owns: putting the proxy (proxylib) and the kernel's map together, from a settings file that ``processes.dns`` writes. It is kept
 slim, so that it is back within a fraction of a second: neither node.yaml nor policy, gRPC or netlink is read or imported here.
 
 Lifecycle: started by the supervisor (or as a container of its own), detached, like Envoy: whoever else dies, names that are
@@ -21,7 +21,7 @@ from typing import Any
 
 from proxylib.dns.proxy import serve
 from proxylib.dns.settings import Settings
-from tidegate.dns_names import NamesPublisher
+from tidegate.dns.names import NamesPublisher
 
 LOCK_WAIT_S = 5.0
 """A proxy that is about to be replaced saves and ends within a moment; one that holds on longer is another's."""

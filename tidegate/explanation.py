@@ -20,8 +20,8 @@ from l7filters.model import PORT_PROTOCOLS, HttpRule, Policy, Protocol, SecretRe
 from l7filters.parties import UnknownPartyError
 from l7filters.predicates import SecretTexts
 from l7filters.world import Address, World
-from tidegate.kafka_question import HINT, read_kafka_request
-from tidegate.settings import close_match
+from tidegate.config.settings import close_match
+from tidegate.kafka.question import HINT, read_kafka_request
 
 DEFAULT_NAMESPACE = "default"
 PORT_MAX = 65535
@@ -51,7 +51,7 @@ class Question:
     host: str = ""
     server_name: str = ""
     kafka: str = ""
-    """As ``kafka_question`` reads it."""
+    """As ``kafka.question`` reads it."""
     dns: str = ""
     """The name that is asked for."""
     query_type: str = ""

@@ -24,10 +24,10 @@ from l7filters.mapstate import MapState
 from l7filters.model import Protocol
 from l7filters.world import Address, World
 from tidegate import surroundings
-from tidegate.config import DenyResponse, NodeConfig
+from tidegate.config.node import DenyResponse, NodeConfig
 from tidegate.realise import Surroundings
 from tidegate.stale import ProxiedConnection
-from tidegate.status import BpfStatus, DropCount, MapFill
+from tidegate.status.node import BpfStatus, DropCount, MapFill
 
 _log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from l7filters.documents import DocumentError, parse_documents
 from l7filters.identity import IdentityTable
 from l7filters.ir import PolicyProblem
 from l7filters.world import DEFAULT_FQDN_PORTS, Enforcement, FqdnPorts, Node, World
-from tidegate.config import NodeConfig
+from tidegate.config.node import NodeConfig
 from tidegate.sources.directory import SUFFIXES
 from tidegate.sources.endpoints import EndpointEntry, parse_endpoints, with_backends, with_namespaces
 from tidegate.sources.files import FILE_BYTES_MAX, SETTLE_NS_MAX

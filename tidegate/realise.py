@@ -37,7 +37,7 @@ from l7filters.mapstate import DeriveMemo, MapState, rederive
 from l7filters.model import L7Protocol
 from l7filters.slots import SlotAssignment, SlotTable, assign
 from l7filters.world import World
-from tidegate.attribution import WorldIndex
+from tidegate.flows.attribution import WorldIndex
 from tidegate.slot_resources import SlotResources, to_xds
 from tidegate.stale import Address, End, ProxiedConnection, stale_connections, takes_server_names_away
 from xds_server.acks import AckReport, Nack

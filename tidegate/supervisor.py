@@ -26,10 +26,10 @@ from typing import Protocol
 
 import structlog
 
-from tidegate.config import NodeConfig
-from tidegate.dns_process import DnsLauncher
-from tidegate.envoy_process import EnvoyLauncher
-from tidegate.process import DetachedProcess
+from tidegate.config.node import NodeConfig
+from tidegate.processes.dns import DnsLauncher
+from tidegate.processes.envoy import EnvoyLauncher
+from tidegate.processes.process import DetachedProcess
 
 _log = structlog.get_logger()
 

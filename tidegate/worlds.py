@@ -12,7 +12,7 @@ from l7filters.documents import SecretStore
 from l7filters.envoy.secrets import SecretValue
 from l7filters.model import SecretRef
 from l7filters.world import Address, Node, World
-from tidegate.config import NodeConfig
+from tidegate.config.node import NodeConfig
 from tidegate.sources import DirectoryState, EndpointsState, SecretsState, with_backends, with_namespaces
 from tidegate.sources.kubernetes import ClusterState
 

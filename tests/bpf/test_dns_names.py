@@ -17,7 +17,7 @@ from proxylib.dns.message import Address
 from proxylib.dns.policy import Subject
 from proxylib.dns.settings import SECOND_NS
 from proxylib.errors import PublishError
-from tidegate.dns_names import GRANTS_MAX, KEY_BYTES, SCAN_NS, VALUE_BYTES, NamesPublisher, decode_grants, encode_key
+from tidegate.dns.names import GRANTS_MAX, KEY_BYTES, SCAN_NS, VALUE_BYTES, NamesPublisher, decode_grants, encode_key
 
 pytestmark = [pytest.mark.root]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tidegate.client import NodeClient, NodeError, NodeUnreachable
-from tidegate.nearest import NOT_KNOWN, NOT_LOOKED_FOR
+from tidegate.admin.client import NodeClient, NodeError, NodeUnreachable
+from tidegate.flows.nearest import NOT_KNOWN, NOT_LOOKED_FOR
 
 EXPLAINED_MAX = 25
 """Different denials of one look that the evaluator is asked about; each costs some milliseconds."""

@@ -23,7 +23,7 @@ import yaml
 
 from tests.support.denials import DenialCheck
 from tests.support.netns import BPF_FILE_SYSTEM, Cluster, namespace_pids
-from tidegate.client import NodeClient, NodeError
+from tidegate.admin.client import NodeClient, NodeError
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 20.0

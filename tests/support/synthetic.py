@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from l7filters.model import Direction, PolicyKey, Protocol, RuleOrigin
-from tidegate.flow import DnsPart, Flow, FlowEnd, HttpPart, KafkaPart, L7Part, Verdict
+from tidegate.flows.record import DnsPart, Flow, FlowEnd, HttpPart, KafkaPart, L7Part, Verdict
 
 NAMES = (
     "frontend", "cart", "checkout", "payment", "shipping", "catalog", "search", "recommend", "email", "currency", "ads", "orders",

@@ -22,8 +22,8 @@ from tests.support.worlds import To, allow, deny, endpoint, entity, http, pods, 
 from tests.unit.tidegate.fakes import DEATHSTAR, RULE, XWING, denied_request, packet, realised_status
 from tests.unit.tidegate.paged import paged
 from tests.unit.tidegate.served import Served
-from tidegate.flow import FlowEnd, HttpPart, Verdict
-from tidegate.status import EndpointState, EndpointStatus, Unmanaged
+from tidegate.flows.record import FlowEnd, HttpPart, Verdict
+from tidegate.status.node import EndpointState, EndpointStatus, Unmanaged
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 SIZES = ((1280, 800, False), (1280, 800, True), (390, 800, False), (390, 800, True))

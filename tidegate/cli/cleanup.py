@@ -12,7 +12,7 @@ from tidegate.cli.options import ConfigOption, node_config
 from tidegate.cli.output import Format, FormatOption, print_json, visible
 
 if TYPE_CHECKING:
-    from tidegate.config import NodeConfig
+    from tidegate.config.node import NodeConfig
 
 PROCESS_END_SECONDS = 5.0
 """A killed process is gone in milliseconds; this allows for a machine that swaps."""
@@ -32,7 +32,7 @@ def cleanup(
 
     Example:  tidegate cleanup --config node.yaml
     """
-    from tidegate.diagnosis import is_agent_running
+    from tidegate.status.diagnosis import is_agent_running
 
     settings = node_config(config)
     if not force and is_agent_running(settings):
@@ -52,8 +52,8 @@ def _remove(settings: NodeConfig) -> list[str]:
     """Remove everything; return what there was. Raises CommandError if the kernel refuses or something stays."""
     from bpf_redirect.datapath import Datapath
     from bpf_redirect.errors import DatapathError
-    from tidegate.diagnosis import leftovers
     from tidegate.kernel import datapath_settings
+    from tidegate.status.diagnosis import leftovers
 
     found = leftovers(settings)
     ended = _end_strays(settings)
@@ -61,7 +61,7 @@ def _remove(settings: NodeConfig) -> list[str]:
         Datapath(datapath_settings(settings)).cleanup()
     except (DatapathError, OSError) as error:
         raise CommandError(str(error), "run it as root, in the network namespace of the node", Exit.MACHINE) from error
-    from tidegate.dns_process import DnsPlaces
+    from tidegate.processes.dns import DnsPlaces
 
     places = DnsPlaces(settings)
     for socket in (settings.admin_socket, settings.xds_socket, places.control, places.reports):
@@ -76,9 +76,9 @@ def _end_strays(settings: NodeConfig) -> list[str]:
     """End what of ours nobody supervises any more, and wait until it is gone."""
     import time
 
-    from tidegate.dns_process import DnsLauncher
-    from tidegate.envoy_process import EnvoyLauncher
-    from tidegate.process import runs
+    from tidegate.processes.dns import DnsLauncher
+    from tidegate.processes.envoy import EnvoyLauncher
+    from tidegate.processes.process import runs
 
     done: list[str] = []
     for name, launcher in (("Envoy", EnvoyLauncher(settings)), ("DNS proxy", DnsLauncher(settings))):

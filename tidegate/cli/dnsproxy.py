@@ -19,7 +19,7 @@ def dnsproxy(config: ConfigOption = None) -> None:
     settings = node_config(config)
     if os.geteuid() != 0:
         raise CommandError("transparent sockets need root", "run it with sudo, or as a systemd service", Exit.MACHINE)
-    from tidegate.dns_process import DnsLauncher
+    from tidegate.processes.dns import DnsLauncher
 
     launcher = DnsLauncher(settings)
     try:

@@ -13,8 +13,8 @@ from tidegate.cli.output import Format, FormatOption, print_json, show, table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tidegate.config import NodeConfig
-    from tidegate.diagnosis import Finding
+    from tidegate.config.node import NodeConfig
+    from tidegate.status.diagnosis import Finding
 
 
 def doctor(config: ConfigOption = None, output: FormatOption = Format.TABLE) -> None:
@@ -24,8 +24,8 @@ def doctor(config: ConfigOption = None, output: FormatOption = Format.TABLE) -> 
 
     Example:  tidegate doctor --config node.yaml
     """
-    from tidegate.diagnosis import Outcome, diagnose
     from tidegate.jsonvalue import encode
+    from tidegate.status.diagnosis import Outcome, diagnose
 
     findings = list(diagnose(_optional_config(config)))
     missing = [finding for finding in findings if finding.outcome is Outcome.MISSING]
@@ -45,6 +45,6 @@ def _rows(finding: Finding) -> Iterator[tuple[str, str, str]]:
 def _optional_config(option: object) -> NodeConfig | None:
     from pathlib import Path
 
-    from tidegate.config import load_config
+    from tidegate.config.node import load_config
 
     return load_config(option) if isinstance(option, Path) else None

@@ -54,8 +54,8 @@ class CommandGroup(TyperGroup):
 
 def show_error(error: Exception) -> Exit | None:
     """Print ``error`` to stderr and return the exit code; None (nothing printed) if it is not one of the known kinds."""
-    from tidegate.client import NodeRefused, NodeUnreachable
-    from tidegate.settings import ConfigError
+    from tidegate.admin.client import NodeRefused, NodeUnreachable
+    from tidegate.config.settings import ConfigError
 
     match error:
         case ConfigError():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from l7filters.predicates import SecretTexts
     from l7filters.world import World
     from tidegate.explanation import Question
-    from tidegate.flow import Flow
+    from tidegate.flows.record import Flow
 
 
 def explain(
@@ -148,8 +148,8 @@ def _judge_record(
 ) -> tuple[dict[str, Any], bool]:
     """Return the report on a record, and whether some file is wrong."""
     from tidegate.explanation import QuestionError
-    from tidegate.flow_reader import NotAFlow, read_flow
-    from tidegate.recorded import explain_record
+    from tidegate.flows.reader import NotAFlow, read_flow
+    from tidegate.flows.recorded import explain_record
 
     if file is None and not policies:
         return node_client(config).get(f"/v1/flows/{quote(uuid, safe='')}/explain"), False
@@ -169,7 +169,7 @@ def _judge_record(
 
 
 def _find_in_file(uuid: str, path: Path) -> Flow:
-    from tidegate.flow_file import read_files
+    from tidegate.flows.file import read_files
 
     try:
         found = next((flow for flow in read_files(path) if flow.uuid == uuid), None)
@@ -196,7 +196,7 @@ def _judge_files(
 
 def _read_world(policies: list[Path] | None, endpoints: Path | None, config: Path | None) -> tuple[World, SecretTexts, bool]:
     """Return the world and the secrets by files, and whether some file is wrong."""
-    from tidegate.config import ENVIRONMENT_VARIABLE
+    from tidegate.config.node import ENVIRONMENT_VARIABLE
     from tidegate.explanation import secret_texts
     from tidegate.offline import build_world, node_of, read_endpoints, read_paths, read_secrets
     from tidegate.worlds import StoredSecrets

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tidegate.flow import NANOSECONDS, Flow, FlowEnd, HttpPart, Verdict
+from tidegate.flows.record import NANOSECONDS, Flow, FlowEnd, HttpPart, Verdict
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from tidegate.flow_summary import FlowSummary
+    from tidegate.flows.summary import FlowSummary
 
 WHY_COLUMN_WIDTH_MIN = 160
 """From this width on, why stands in the same line."""

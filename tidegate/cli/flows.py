@@ -16,8 +16,8 @@ from tidegate.cli.exits import Exit
 from tidegate.cli.options import ConfigOption, node_client, node_config
 
 if TYPE_CHECKING:
-    from tidegate.flow import Flow
-    from tidegate.flow_filter import FlowFilter
+    from tidegate.flows.filter import FlowFilter
+    from tidegate.flows.record import Flow
 
 FOLLOW_LAST = 10
 """How much of the past --follow shows first, like tail -f."""
@@ -115,13 +115,13 @@ def flows(
     else:
         _print_json(lines, whole=output is FlowFormat.JSONPB)
     if follow:
-        from tidegate.client import NodeUnreachable
+        from tidegate.admin.client import NodeUnreachable
 
         raise NodeUnreachable("the agent has stopped", "follow again when it runs")
 
 
 def _filter(query: dict[str, str]) -> FlowFilter:
-    from tidegate.flow_filter import FlowFilter
+    from tidegate.flows.filter import FlowFilter
 
     try:
         return FlowFilter.from_query(query, time.time_ns())
@@ -149,8 +149,8 @@ def _stored_path(config: Path | None) -> Path:
 def _read(path: Path, wanted: FlowFilter, last: int | None) -> Iterator[dict[str, Any]]:
     from collections import deque
 
-    from tidegate.flow import rfc3339
-    from tidegate.flow_file import read_files
+    from tidegate.flows.file import read_files
+    from tidegate.flows.record import rfc3339
 
     try:
         found: Iterable[Flow] = (flow for flow in read_files(path) if wanted.matches(flow))
@@ -183,7 +183,7 @@ def _print_table(lines: Iterator[dict[str, Any]]) -> None:
     """Print each record as it comes, so that following needs no screen control and can be piped."""
     from tidegate.cli.flow_table import Columns, flow_lines, heading
     from tidegate.cli.output import cell, console, screen_width
-    from tidegate.flow_reader import NotAFlow, read_flow
+    from tidegate.flows.reader import NotAFlow, read_flow
 
     screen = console()
     for index, line in enumerate(lines):
@@ -203,8 +203,8 @@ def _print_table(lines: Iterator[dict[str, Any]]) -> None:
 def _print_summary(lines: Iterator[dict[str, Any]], output: FlowFormat) -> None:
     from tidegate.cli.flow_table import show_summary
     from tidegate.cli.output import print_json
-    from tidegate.flow_reader import read_flow
-    from tidegate.flow_summary import summarise
+    from tidegate.flows.reader import read_flow
+    from tidegate.flows.summary import summarise
 
     found = summarise(read_flow(line["flow"]) for line in lines if "flow" in line)
     if output is FlowFormat.TABLE:

@@ -11,8 +11,8 @@ import typer
 from tidegate.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from tidegate.client import NodeClient
-    from tidegate.config import NodeConfig
+    from tidegate.admin.client import NodeClient
+    from tidegate.config.node import NodeConfig
 
 ConfigOption = Annotated[
     Path | None,
@@ -22,7 +22,7 @@ ConfigOption = Annotated[
 
 def node_config(option: Path | None) -> NodeConfig:
     """Return the configuration that the command line or the environment names. Raises ConfigError or UsageError."""
-    from tidegate.config import ENVIRONMENT_VARIABLE, load_config
+    from tidegate.config.node import ENVIRONMENT_VARIABLE, load_config
 
     path = option or os.environ.get(ENVIRONMENT_VARIABLE)
     if not path:
@@ -32,6 +32,6 @@ def node_config(option: Path | None) -> NodeConfig:
 
 def node_client(option: Path | None) -> NodeClient:
     """Return a client of the node that the configuration is about. Raises ConfigError."""
-    from tidegate.client import NodeClient
+    from tidegate.admin.client import NodeClient
 
     return NodeClient(node_config(option).admin_socket)

@@ -12,7 +12,7 @@ from tidegate.cli.exits import Exit
 from tidegate.cli.options import ConfigOption, node_config
 
 if TYPE_CHECKING:
-    from tidegate.config import NodeConfig
+    from tidegate.config.node import NodeConfig
 
 KubernetesOption = Annotated[
     bool,
@@ -46,7 +46,7 @@ def run(config: ConfigOption = None, kubernetes: KubernetesOption = False, only:
     import os
 
     if kubernetes:
-        from tidegate.config import SOURCE_VARIABLE, SourceKind
+        from tidegate.config.node import SOURCE_VARIABLE, SourceKind
 
         os.environ[SOURCE_VARIABLE] = SourceKind.KUBERNETES
 
@@ -55,7 +55,7 @@ def run(config: ConfigOption = None, kubernetes: KubernetesOption = False, only:
         raise CommandError("enforcing policy needs root", "run it with sudo, or as a systemd service", Exit.MACHINE)
     if only is not None:
         raise typer.Exit(_run_part(only, settings))
-    from tidegate.diagnosis import is_agent_running
+    from tidegate.status.diagnosis import is_agent_running
     from tidegate.supervisor import run as run_node
 
     if is_agent_running(settings):
@@ -74,11 +74,11 @@ def _run_part(part: Part, settings: NodeConfig) -> int:
 
             return run_agent(settings, with_envoy=True)
         case Part.ENVOY:
-            from tidegate.envoy_process import EnvoyLauncher
+            from tidegate.processes.envoy import EnvoyLauncher
 
             EnvoyLauncher(settings).exec()
         case Part.DNSPROXY:
-            from tidegate.dns_process import DnsLauncher
+            from tidegate.processes.dns import DnsLauncher
 
             DnsLauncher(settings).exec()
     return Exit.MACHINE

@@ -14,7 +14,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from tidegate.flows import FlowRing
+from tidegate.flows.ring import FlowRing
 from tidegate.metrics import dns, node, realisation, records, requests
 from tidegate.metrics.meters import Meters
 from tidegate.metrics.node import NodeCollector
@@ -22,7 +22,7 @@ from tidegate.metrics.realisation import RealisationMeter
 from tidegate.metrics.records import RecordMeter
 from tidegate.metrics.requests import RequestCollector
 from tidegate.metrics.spec import SERIES_MAX, BoundedSeries, Kind, Source, Spec
-from tidegate.status import NodeStatus
+from tidegate.status.node import NodeStatus
 
 __all__ = [
     "CATALOGUE",

@@ -12,7 +12,7 @@ from itertools import accumulate
 from prometheus_client.metrics_core import Metric
 
 from tidegate.metrics.spec import Spec, counter, gauge, histogram
-from tidegate.status import DnsStatus, ProcessState
+from tidegate.status.node import DnsStatus, ProcessState
 
 UP = gauge("tidegate_dns_up", "1 when the DNS proxy is ready.")
 RESTARTS = counter("tidegate_dns_restarts_total", "Times the DNS proxy was started again.")

@@ -12,11 +12,11 @@ from enum import StrEnum
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tidegate.flow import Verdict
-from tidegate.flows import FlowRing
+from tidegate.flows.record import Verdict
+from tidegate.flows.ring import FlowRing
 from tidegate.metrics.dns import dns_metrics
 from tidegate.metrics.spec import Spec, counter, gauge
-from tidegate.status import EndpointState, NodeStatus, PolicyState, ProcessState
+from tidegate.status.node import EndpointState, NodeStatus, PolicyState, ProcessState
 
 BUILD = gauge("tidegate_build_info", "Which Tidegate and Envoy run; always 1.", ("version", "envoy"))
 ENDPOINTS = gauge("tidegate_endpoints", "Local endpoints by state.", ("state",))

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tidegate.flow import DnsPart, Flow, HttpPart, KafkaPart, TlsPart, Verdict, protocol_name
-from tidegate.flow_filter import policy_of
+from tidegate.flows.filter import policy_of
+from tidegate.flows.record import DnsPart, Flow, HttpPart, KafkaPart, TlsPart, Verdict, protocol_name
 from tidegate.metrics.spec import BoundedHistogram, BoundedSeries, Source, Spec, counter, histogram, overflow_of
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})

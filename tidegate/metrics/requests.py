@@ -1,7 +1,7 @@
 """Exact counts of requests: what the module inside Envoy counted, by who asked whom and what was said.
 
-Owns: their names and labels. The numbers are those of ``tg_l7_verdicts``, with what of it was freed (l7_counts.py): no request is
-sampled or lost, whether an agent ran or not. Methods and statuses are not counted there; ``records`` has them.
+Owns: their names and labels. The numbers are those of ``tg_l7_verdicts`` and of what was freed of it (counts/totals.py): no
+request is sampled or lost, whether an agent ran or not. Methods and statuses are not counted there; ``records`` has them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tidegate.l7_counts import L7Counts, Series, Workload
+from tidegate.counts.totals import L7Counts, Series, Workload
 from tidegate.metrics.spec import Spec, counter
 
 LABELS = ("source", "destination", "direction", "protocol", "verdict", "policy")

@@ -1,6 +1,6 @@
 //! What Envoy said of a request, from what its access log knows. Pure.
 //!
-//! The same answer as `tidegate/attribution.py` gives for a record: denied, else audited, else broken, else allowed.
+//! The same answer as `tidegate/flows/attribution.py` gives for a record: denied, else audited, else broken, else allowed.
 
 use crate::counters::{Kind, Side};
 

@@ -15,7 +15,7 @@ from l7filters.model import KafkaRule
 from l7filters.world import World
 from tests.support.stage import from_endpoints, ports, tidegate_policy
 from tests.support.worlds import endpoint, world
-from tidegate.kafka_question import read_kafka_request
+from tidegate.kafka.question import read_kafka_request
 
 PODS = (endpoint("broker", "app=broker"), endpoint("shop", "app=shop"))
 

@@ -9,7 +9,7 @@ from tidegate.sources.kubernetes.kinds import KINDS, Kind, Role
 from tidegate.sources.kubernetes.reflector import Changes, key_of
 from tidegate.sources.kubernetes.server import Tree
 from tidegate.sources.kubernetes.verdict import conditions, event, is_news, node_entry, present_entry
-from tidegate.status import PolicyState, PolicyStatus
+from tidegate.status.node import PolicyState, PolicyStatus
 
 
 def kind_of(word: str) -> Kind:

@@ -11,13 +11,14 @@ from l7filters.envoy.secrets import SecretValue
 from l7filters.ir import CompiledPolicy, SlotKey
 from l7filters.model import Direction, PolicyKey, Protocol, RuleOrigin, SecretRef
 from l7filters.world import Node, World
-from tidegate.config import NodeConfig, NodeSection
-from tidegate.flow import Flow, FlowEnd, HttpPart, Verdict
-from tidegate.flows import FlowRing
-from tidegate.l7_counts import L7Counts
+from tidegate.config.node import NodeConfig, NodeSection
+from tidegate.counts.totals import L7Counts
+from tidegate.flows.record import Flow, FlowEnd, HttpPart, Verdict
+from tidegate.flows.ring import FlowRing
+from tidegate.flows.traffic import Traffic
 from tidegate.metrics import Meters
 from tidegate.sandboxes import Sandbox
-from tidegate.status import (
+from tidegate.status.node import (
     BpfStatus,
     ChangeSignal,
     EndpointState,
@@ -29,7 +30,6 @@ from tidegate.status import (
     ProcessState,
     XdsStatus,
 )
-from tidegate.traffic import Traffic
 
 RULE = RuleOrigin(PolicyKey("cnp/default/rule1"), "spec.ingress[0].toPorts[0].rules.http[0]")
 XWING = FlowEnd(

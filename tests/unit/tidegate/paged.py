@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.unit.tidegate.served import Served, served
-from tidegate.config import AdminSection
-from tidegate.page import page_url
+from tidegate.admin.page import page_url
+from tidegate.config.node import AdminSection
 
 
 def free_port() -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.unit.tidegate.fakes import FakeAgent, config_in
-from tidegate.admin import AdminServer
-from tidegate.client import NodeClient
-from tidegate.config import AdminSection
+from tidegate.admin.api import AdminServer
+from tidegate.admin.client import NodeClient
+from tidegate.config.node import AdminSection
 
 T = TypeVar("T")
 DEADLINE_SECONDS = 10.0

@@ -16,11 +16,11 @@ from l7filters.world import Endpoint, Node, World
 from tests.support.worlds import To, allow, cidr, deny, endpoint, entity, http, pods, policy, world
 from tests.unit.tidegate.fakes import NOON_NS, denied_request, packet, realised_status
 from tests.unit.tidegate.served import DEADLINE_SECONDS, Served, served
-from tidegate.admin import bind_tcp
-from tidegate.client import NodeClient, NodeRefused, NodeUnreachable
-from tidegate.config import AdminSection
-from tidegate.flows import SUBSCRIBERS_MAX
-from tidegate.status import EndpointState, EndpointStatus
+from tidegate.admin.api import bind_tcp
+from tidegate.admin.client import NodeClient, NodeRefused, NodeUnreachable
+from tidegate.config.node import AdminSection
+from tidegate.flows.ring import SUBSCRIBERS_MAX
+from tidegate.status.node import EndpointState, EndpointStatus
 
 PENDING = realised_status(endpoints=(EndpointStatus(key="default/late", state=EndpointState.WAITING),))
 
@@ -231,7 +231,7 @@ def test_metrics_address_serves_metrics_and_nothing_else(short_path: Path) -> No
     import aiohttp
 
     from tests.unit.tidegate.fakes import FakeAgent, config_in
-    from tidegate.admin import AdminServer
+    from tidegate.admin.api import AdminServer
 
     probe = bind_tcp("127.0.0.1", 0)
     port = probe.getsockname()[1]

@@ -13,9 +13,9 @@ from l7filters.identity import IdentityTable
 from l7filters.model import Direction, Protocol
 from tests.support.worlds import To, allow, cidr, deny, endpoint, entity, fqdn, http, origin, pods, policy, world
 from tests.unit.tidegate.fakes import NOON_NS
-from tidegate.attribution import POLICY_DENIED, POLICY_DENY, WorldIndex, flow_from_access, flow_from_event
-from tidegate.flow import REDACTED, Flow, HttpPart, L7Type, MatchType, Redaction, TlsPart, Verdict
-from tidegate.nearest import nearest_miss_of
+from tidegate.flows.attribution import POLICY_DENIED, POLICY_DENY, WorldIndex, flow_from_access, flow_from_event
+from tidegate.flows.nearest import nearest_miss_of
+from tidegate.flows.record import REDACTED, Flow, HttpPart, L7Type, MatchType, Redaction, TlsPart, Verdict
 from xds_server.access_log import AccessRecord, HttpVersion, RecordKind, SocketAddress
 
 EMPIRE = endpoint("deathstar", "org=empire", ip=("10.0.0.3", "fd00::3"))

@@ -22,9 +22,9 @@ from tests.unit.tidegate.served import DEADLINE_SECONDS, Served, served
 from tidegate.cli import app
 from tidegate.cli.exits import Exit
 from tidegate.cli.output import visible
-from tidegate.flow import FlowEnd, HttpPart, Verdict
-from tidegate.flow_filter import PARAMETERS
-from tidegate.status import (
+from tidegate.flows.filter import PARAMETERS
+from tidegate.flows.record import FlowEnd, HttpPart, Verdict
+from tidegate.status.node import (
     DocumentError,
     DropCount,
     EndpointState,

@@ -9,7 +9,7 @@ import pytest
 
 from l7filters.envoy.settings import EscapedSlashes
 from l7filters.world import Enforcement
-from tidegate.config import (
+from tidegate.config.node import (
     CONFIG_BYTES_MAX,
     ConfigError,
     DenyResponse,

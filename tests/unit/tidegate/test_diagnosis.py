@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.tidegate.fakes import config_in
-from tidegate.config import ProxyPortsSection
-from tidegate.diagnosis import (
+from tidegate.config.node import ProxyPortsSection
+from tidegate.status.diagnosis import (
     CAPABILITIES,
     Outcome,
     check_bpffs,

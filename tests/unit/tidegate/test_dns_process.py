@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from proxylib.dns.policy import Reject
-from tidegate.config import NodeConfig, NodeSection
-from tidegate.dns_process import DnsLauncher, process_settings
-from tidegate.dns_section import DnsSection
+from tidegate.config.dns import DnsSection
+from tidegate.config.node import NodeConfig, NodeSection
 from tidegate.dnsproxy import ProcessSettings
+from tidegate.processes.dns import DnsLauncher, process_settings
 
 
 def node(tmp_path: Path, dns: DnsSection | None = None) -> NodeConfig:

@@ -17,9 +17,9 @@ from l7filters.world import Endpoint, Node, World
 from proxylib.dns.message import Address, Resolution
 from proxylib.dns.name import WireName
 from proxylib.dns.report import Reason, Report, report_line
-from tidegate.attribution import WorldIndex
-from tidegate.dns_reports import RECORDS_PER_SECOND_MAX, DnsReports, flow_from_dns
-from tidegate.flow import DnsPart, Verdict
+from tidegate.dns.reports import RECORDS_PER_SECOND_MAX, DnsReports, flow_from_dns
+from tidegate.flows.attribution import WorldIndex
+from tidegate.flows.record import DnsPart, Verdict
 
 XWING = Endpoint(
     name="xwing", namespace="default", labels={"org": "alliance"}, interface="lxc0", addresses=(ip_address("10.0.0.2"),)

@@ -14,8 +14,8 @@ from l7filters.world import Endpoint
 from proxylib.dns.policy import AllowRule, CompiledRules, DnsRules, Reject, Role, Roster, SlotRules, Subject
 from proxylib.dns.rules import NameSelector
 from tests.support.worlds import To, allow, endpoint, entity, fqdn, number_of, policy, world
-from tidegate.dns_rules import MIXED_ROLES_MIN, Content, dns_content
-from tidegate.dns_section import DnsSection
+from tidegate.config.dns import DnsSection
+from tidegate.dns.rules import MIXED_ROLES_MIN, Content, dns_content
 
 A, B = endpoint("a", ip=("10.0.0.2", "fd00::2")), endpoint("b", ip="10.0.0.3")
 SECTION = DnsSection(reject=Reject.NXDOMAIN, ttl_floor_seconds=9, addresses_per_name_max=77)

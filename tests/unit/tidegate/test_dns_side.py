@@ -15,10 +15,10 @@ from proxylib.dns.policy import DnsRules, Roster, load_roster, load_rules
 from tests.unit.proxylib.dns_bed import CLIENT, ROSTER, RULES, Bed, answer_a, bed, fake_server
 from tests.unit.tidegate.test_dns_process import node
 from tidegate.agent import only_one
-from tidegate.diagnosis import Finding, Outcome, check_dns_proxy
-from tidegate.dns_process import DnsPlaces
-from tidegate.dns_side import DnsSide
-from tidegate.status import ProcessState
+from tidegate.dns.side import DnsSide
+from tidegate.processes.dns import DnsPlaces
+from tidegate.status.diagnosis import Finding, Outcome, check_dns_proxy
+from tidegate.status.node import ProcessState
 
 RULES_0, ROSTER_0 = replace(RULES, revision=0), replace(ROSTER, revision=0)
 SILENT = ("127.0.0.1", 9)

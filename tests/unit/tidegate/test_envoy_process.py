@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tidegate.envoy_process import assigns_reuse_port_sockets
+from tidegate.processes.envoy import assigns_reuse_port_sockets
 
 
 @pytest.mark.parametrize(

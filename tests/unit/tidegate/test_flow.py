@@ -9,7 +9,7 @@ import pytest
 
 from l7filters.model import Direction, PolicyKey, Protocol, RuleOrigin
 from tests.unit.tidegate.fakes import RULE, denied_request, packet
-from tidegate.flow import (
+from tidegate.flows.record import (
     REDACTED,
     DnsPart,
     FlowEnd,

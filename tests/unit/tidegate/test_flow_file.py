@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.tidegate.fakes import NOON_NS, packet
-from tidegate.config import FlowFileSection
-from tidegate.flow import Flow
-from tidegate.flow_file import FlowFileWriter, existing_paths, read_files, read_line
+from tidegate.config.node import FlowFileSection
+from tidegate.flows.file import FlowFileWriter, existing_paths, read_files, read_line
+from tidegate.flows.record import Flow
 
 DEADLINE_SECONDS = 10.0
 

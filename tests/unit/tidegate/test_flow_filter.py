@@ -10,8 +10,8 @@ import pytest
 
 from l7filters.model import Protocol
 from tests.unit.tidegate.fakes import NOON_NS, RULE, denied_request, packet
-from tidegate.flow import DnsPart, Flow, FlowEnd, HttpPart, KafkaPart, Verdict
-from tidegate.flow_filter import PARAMETERS, VALUE_CHARACTERS_MAX, VALUES_MAX, FlowFilter, parse_verdicts, parse_when
+from tidegate.flows.filter import PARAMETERS, VALUE_CHARACTERS_MAX, VALUES_MAX, FlowFilter, parse_verdicts, parse_when
+from tidegate.flows.record import DnsPart, Flow, FlowEnd, HttpPart, KafkaPart, Verdict
 
 GRPC = denied_request(l7=HttpPart(method="POST", path="/s/M", grpc_status=7))
 WORLD = FlowEnd(address=ip_address("192.0.2.1"), port=53, labels=("cidr:192.0.2.0/24", "reserved:world"))

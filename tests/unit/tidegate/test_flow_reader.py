@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from l7filters.model import Direction, PolicyKey, Protocol, RuleOrigin
 from tests.unit.tidegate.fakes import RULE, denied_request, packet
-from tidegate.flow import DnsPart, Flow, FlowEnd, HttpPart, KafkaPart, L7Part, L7Type, MatchType, TlsPart, Verdict
-from tidegate.flow_reader import NotAFlow, read_flow
+from tidegate.flows.reader import NotAFlow, read_flow
+from tidegate.flows.record import DnsPart, Flow, FlowEnd, HttpPart, KafkaPart, L7Part, L7Type, MatchType, TlsPart, Verdict
 
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 NAMES = st.from_regex(r"[a-z][a-z0-9.-]{0,11}", fullmatch=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.unit.tidegate.fakes import NOON_NS, RULE, denied_request, packet
-from tidegate.flow import HttpPart, Verdict
-from tidegate.flow_summary import Latency, Talk, summarise
+from tidegate.flows.record import HttpPart, Verdict
+from tidegate.flows.summary import Latency, Talk, summarise
 
 GET = HttpPart(method="GET", path="/", code=200)
 MISS = f"{RULE} would allow it, but method is PUT, must match POST"

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from tests.unit.tidegate.fakes import NOON_NS, denied_request, packet
-from tidegate.flow import Flow, Verdict
-from tidegate.flow_filter import FlowFilter
-from tidegate.flows import SUBSCRIBERS_MAX, FlowRing, LossSource, TooManySubscribers
+from tidegate.flows.filter import FlowFilter
+from tidegate.flows.record import Flow, Verdict
+from tidegate.flows.ring import SUBSCRIBERS_MAX, FlowRing, LossSource, TooManySubscribers
 
 ANY = FlowFilter()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from l7filters.world import FqdnPorts
-from tidegate.config import ConfigError, parse_config
+from tidegate.config.node import ConfigError, parse_config
 
 NODE = "node: {name: node-a}\npolicies: ./policies\nendpoints: ./endpoints.yaml\n"
 

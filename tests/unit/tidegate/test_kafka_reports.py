@@ -15,9 +15,9 @@ from l7filters.identity import IdentityTable
 from l7filters.model import Direction
 from tests.support.worlds import endpoint, world
 from tests.unit.tidegate.fakes import NOON_NS
-from tidegate.attribution import WorldIndex, no_nearest_miss
-from tidegate.flow import Flow, KafkaPart, Verdict
-from tidegate.kafka_reports import KafkaReport, KafkaReports, ReportError, flow_from_report
+from tidegate.flows.attribution import WorldIndex, no_nearest_miss
+from tidegate.flows.record import Flow, KafkaPart, Verdict
+from tidegate.kafka.reports import KafkaReport, KafkaReports, ReportError, flow_from_report
 
 RULE = "cnp/default/p:spec.ingress[0].toPorts[0].rules.kafka[0]"
 LINE: dict[str, Any] = {

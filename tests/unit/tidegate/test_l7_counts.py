@@ -14,9 +14,9 @@ from l7filters.identity import IdentityNumber, IdentityTable, LabelSet
 from l7filters.ir import CompiledPolicy, SlotKey
 from l7filters.model import L7Protocol
 from tests.support.verdict_memory import VerdictMemory
-from tidegate import l7_keeper
-from tidegate.l7_counts import LEDGER_MAX, OTHER, SERIES_MAX, CountSide, L7Count, Ledger, Names, Series, Total, Workload
-from tidegate.l7_keeper import HOUR_NS, L7Keeper, age_ns
+from tidegate.counts import keeper as l7_keeper
+from tidegate.counts.keeper import HOUR_NS, L7Keeper, age_ns
+from tidegate.counts.totals import LEDGER_MAX, OTHER, SERIES_MAX, CountSide, L7Count, Ledger, Names, Series, Total, Workload
 
 WEB, SHOP, OLD_SHOP, RANGE = 256, 257, 258, 259
 NAMESPACE = "io.kubernetes.pod.namespace"

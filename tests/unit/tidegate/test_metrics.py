@@ -12,11 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bpf_redirect.abi import L7Kind
 from tests.unit.tidegate.fakes import RULE, denied_request, packet, realised_status
-from tidegate.flow import DnsPart, Flow, HttpPart, KafkaPart, TlsPart
-from tidegate.flows import FlowRing, LossSource
-from tidegate.l7_counts import CountSide, L7Counts, Series, Total, Workload
+from tidegate.counts.totals import CountSide, L7Counts, Series, Total, Workload
+from tidegate.flows.record import DnsPart, Flow, HttpPart, KafkaPart, TlsPart
+from tidegate.flows.ring import FlowRing, LossSource
 from tidegate.metrics import CATALOGUE, SERIES_MAX, Meters, RequestCollector, render
-from tidegate.status import DropCount, EndpointState, EndpointStatus, MapFill, NodeStatus
+from tidegate.status.node import DropCount, EndpointState, EndpointStatus, MapFill, NodeStatus
 
 METRICS_PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

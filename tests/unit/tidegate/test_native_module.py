@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate import native_module
-from tidegate.config import NodeConfig, parse_config
+from tidegate.config.node import NodeConfig, parse_config
+from tidegate.processes import native_module
 
 
 @pytest.fixture

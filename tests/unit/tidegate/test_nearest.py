@@ -12,8 +12,8 @@ from l7filters.http import HttpRequest
 from l7filters.model import HeaderMatch, MatchKind, QueryMatch, StringMatch
 from l7filters.world import World
 from tests.support.worlds import To, allow, endpoint, http, policy, world
-from tidegate.flow import REDACTED, Redaction
-from tidegate.nearest import MISSES_CACHED_MAX, MISSES_PER_SECOND_MAX, NOT_LOOKED_FOR, MissFinder, nearest_miss_of
+from tidegate.flows.nearest import MISSES_CACHED_MAX, MISSES_PER_SECOND_MAX, NOT_LOOKED_FOR, MissFinder, nearest_miss_of
+from tidegate.flows.record import REDACTED, Redaction
 
 SERVER = endpoint("server", ip="10.0.0.1")
 CLIENT = endpoint("client", ip="10.0.0.2")

@@ -18,9 +18,9 @@ from tests.support.worlds import http as http_rule
 from tests.unit.tidegate.fakes import RULE, denied_request, packet
 from tests.unit.tidegate.paged import paged
 from tests.unit.tidegate.served import Served
-from tidegate.config import AdminSection, ConfigError
-from tidegate.page import read_files, read_token
-from tidegate.page_guard import SESSIONS_MAX, Guard, Refusal
+from tidegate.admin.guard import SESSIONS_MAX, Guard, Refusal
+from tidegate.admin.page import read_files, read_token
+from tidegate.config.node import AdminSection, ConfigError
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from l7filters.world import Node, World
-from tidegate.attribution import WorldIndex, no_nearest_miss
-from tidegate.past_worlds import REMEMBERED_NS, WORLDS_MAX, PastWorld, PastWorlds
+from tidegate.flows.attribution import WorldIndex, no_nearest_miss
+from tidegate.flows.past_worlds import REMEMBERED_NS, WORLDS_MAX, PastWorld, PastWorlds
 
 
 def past(revision: int, since_ns: int) -> PastWorld:

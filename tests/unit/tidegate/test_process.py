@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.process import DetachedProcess, ProcessError, ProcessRecord, processes_with, read_record
+from tidegate.processes.process import DetachedProcess, ProcessError, ProcessRecord, processes_with, read_record
 
 
 def start(tmp_path: Path, code: str, fingerprint: str = "f") -> DetachedProcess:

@@ -7,7 +7,7 @@ from random import Random
 from l7filters.model import Policy
 from l7filters.world import World
 from tests.support.worlds import allow, endpoint, policy, world
-from tidegate.selection import Selection
+from tidegate.status.selection import Selection
 
 SUBJECTS = ("app=a", "app=b", "!app", "app", "app=a,tier=x", "!app,tier", "")
 

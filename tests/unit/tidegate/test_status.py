@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.tidegate.fakes import realised_status
 from tidegate.jsonvalue import decode, encode
-from tidegate.status import (
+from tidegate.status.node import (
     BpfStatus,
     ChangeSignal,
     DnsStatus,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.unit.tidegate.fakes import DEATHSTAR, XWING, denied_request, packet
-from tidegate.flow import Verdict
-from tidegate.traffic import BUCKET_SECONDS, BUCKETS, RATE_BUCKETS, Traffic
+from tidegate.flows.record import Verdict
+from tidegate.flows.traffic import BUCKET_SECONDS, BUCKETS, RATE_BUCKETS, Traffic
 
 
 def test_counts_are_of_the_window_and_rates_of_its_last_seconds() -> None:

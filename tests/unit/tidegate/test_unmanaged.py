@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from l7filters.world import Endpoint
-from tidegate.agent_status import Facts, unmanaged
 from tidegate.sources import EndpointsState
 from tidegate.sources.endpoints import EndpointEntry
-from tidegate.status import EndpointState, EndpointStatus, Unmanaged
+from tidegate.status.agent import Facts, unmanaged
+from tidegate.status.node import EndpointState, EndpointStatus, Unmanaged
 from tidegate.worlds import Inputs
 
 CLAIMED = Endpoint(name="a", namespace="default", labels={}, interface="lxc-a")

@@ -34,7 +34,7 @@ from tidegate.sources.kubernetes.verdict import (
     node_manager,
     present_entry,
 )
-from tidegate.status import PolicyStatus
+from tidegate.status.node import PolicyStatus
 
 _log = structlog.get_logger()
 

@@ -33,7 +33,7 @@ from tidegate.sources.kubernetes.reporter import Reading, Reporter
 from tidegate.sources.kubernetes.saved import SavedObjects
 from tidegate.sources.kubernetes.server import ApiError, ApiServer
 from tidegate.sources.kubernetes.verdict import PolicyObject
-from tidegate.status import PolicyStatus
+from tidegate.status.node import PolicyStatus
 from tidegate.surroundings import ChangeNotice
 from tidegate.veths import VethLook
 from tidegate.workloads import CgroupLook

@@ -21,7 +21,7 @@ from typing import Any
 from l7filters.documents import DocumentError
 from tidegate.sources.kubernetes.kinds import Kind
 from tidegate.sources.kubernetes.server import Tree
-from tidegate.status import PolicyState, PolicyStatus
+from tidegate.status.node import PolicyState, PolicyStatus
 
 CONDITIONS_MANAGER = "tidegate"
 MESSAGE_CHARS_MAX = 1024

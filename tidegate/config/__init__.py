@@ -1,0 +1,1 @@
+"""node.yaml as a frozen value, section by section."""

@@ -1,0 +1,1 @@
+"""The node's processes beside the agent: started, adopted, replaced, ended."""

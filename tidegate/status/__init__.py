@@ -1,0 +1,1 @@
+"""How the node is: what is realised, what is outstanding, what the machine lacks."""
