@@ -41,6 +41,7 @@ from tidegate.counts.keeper import SWEEP_S, L7Keeper
 from tidegate.counts.totals import L7Counts, Names
 from tidegate.dns.side import DnsSide
 from tidegate.exits import Exit
+from tidegate.explanation import secret_texts
 from tidegate.flows.file import FlowFileWriter
 from tidegate.flows.observe import Observer
 from tidegate.flows.ring import FlowRing, LossSource
@@ -352,7 +353,8 @@ class Agent:
 
     def _announce(self, realisation: Realisation) -> None:
         """Have what is reported from now on told in the names of this world."""
-        self._observer.world_changed(realisation)
+        secrets = self.secrets()
+        self._observer.world_changed(realisation, secret_texts(realisation.world.policies, secrets) if len(secrets) else {})
         names = Names(realisation.compiled, realisation.table.ids)
         self._keeper.rename(names, (policy.key for policy in realisation.world.policies))
 

@@ -21,6 +21,7 @@ import structlog
 from bpf_redirect.abi import DropReason
 from bpf_redirect.abi import Verdict as KernelVerdict
 from bpf_redirect.events import VerdictEvent
+from l7filters.predicates import SecretTexts
 from tidegate.config.node import NodeConfig
 from tidegate.dns.reports import DnsReports, flow_from_dns
 from tidegate.flows.attribution import WorldIndex, flow_from_access, flow_from_event
@@ -55,11 +56,10 @@ class Observer:
         # The kernel's clock is monotonic; a flow's time is since the epoch.
         self._monotonic_to_epoch_ns = time.time_ns() - time.monotonic_ns()
 
-    def world_changed(self, realisation: Realisation) -> None:
-        """Attribute what is judged from now on to this world."""
+    def world_changed(self, realisation: Realisation, secrets: SecretTexts) -> None:
+        """Attribute what is judged from now on to this world. ``secrets``: those that its rules compare headers with."""
         index = WorldIndex(realisation.world, realisation.compiled)
-        # Without secrets: a record holds no header values that could be compared with them.
-        nearest = MissFinder(realisation.world, {}, self._redaction)
+        nearest = MissFinder(realisation.world, secrets, self._redaction)
         self._worlds.add(PastWorld(time.time_ns(), index, nearest))
 
     def _publish(self, time_ns: int, build: Callable[[PastWorld, str], Flow]) -> None:
