@@ -191,6 +191,8 @@ class Side:
     outcome: Outcome
     ruling: Ruling
     shadow: Ruling
+    observed_by: tuple[RuleOrigin, ...] = ()
+    """For whose sake alone the proxy sees what passes anyway."""
 
     @property
     def audited(self) -> bool:

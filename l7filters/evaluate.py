@@ -17,7 +17,8 @@ of its destination. Each side, in this order, first match decides:
 A side is in default deny when a policy that selects its endpoint says so. Both sides must allow. What this host sends to its
 own endpoints always passes. Audit: a side is judged twice, by the enforcing policies (the verdict) and by all of them (the
 shadow); a flow that passes the first and not the second is *audited*. A shadow that needs a TLS context which the enforcing
-policies don't give is not judged: audit changes nothing that is sent.
+policies don't give is not judged: audit changes nothing that is sent. Observe: what a side allows without the proxy is led
+through it where a policy observes the port, to a union that allows every message; where names are in play, nothing is observed.
 """
 
 from __future__ import annotations
@@ -133,6 +134,13 @@ def _judge_side(world: World, flow: Flow, direction: Direction, subject: Party, 
         ((*one, way) for one, way in zip(judged, ways, strict=True)),
         key=lambda found: _weight(found[0], found[1], found[2], found[3]),
     )[:3]
+    observing: tuple[RuleOrigin, ...] = ()
+    if outcome is Outcome.ALLOW and why_not in (None, Problem.DNS_ON_CGROUP):
+        observing = _observing(world, selecting, direction, subject, peer, flow)
+    if observing:
+        outcome, alike = Outcome.REDIRECT, shadowed.outcome is Outcome.ALLOW
+        ruling = replace(ruling, union=Union(protocol=L7Protocol.HTTP, allow_all=ruling.rules, is_open=enforced))
+        shadowed = ruling if alike else shadowed
     return Side(
         direction=direction,
         subject=subject,
@@ -143,6 +151,7 @@ def _judge_side(world: World, flow: Flow, direction: Direction, subject: Party, 
         outcome=outcome,
         ruling=_l7(ruling, flow, secrets),
         shadow=_l7(shadowed, flow, secrets),
+        observed_by=observing,
     )
 
 
@@ -173,6 +182,25 @@ def _ways(
             own = tuple(c for c in kin if selector in c.names and not (_is_quic(world, flow) and not _lists_udp(c)))
             ways.append(_Way((*outside, *own), kin, by_name=True, carries=asks or _carried(world, flow)))
     return tuple(ways)
+
+
+def _observing(
+    world: World, selecting: Sequence[Policy], direction: Direction, subject: Party, peer: Party, flow: Flow
+) -> tuple[RuleOrigin, ...]:
+    """Return who wants to see the flow; nobody does where servers are reached by name."""
+    by_name = any(
+        _selectors(rule) for policy in selecting for rule in policy.rules if rule.direction is direction and not rule.deny
+    )
+    if by_name and direction is Direction.EGRESS and not _knows_no_names(world, subject):
+        return ()
+    return tuple(
+        dict.fromkeys(
+            one.ports.origin
+            for policy in selecting
+            for one in policy.observe
+            if one.direction is direction and ports_hold(world, one.ports, direction, subject, peer, flow)
+        )
+    )
 
 
 def _is_dns_port(flow: Flow) -> bool:
@@ -285,7 +313,8 @@ def policies_of(world: World, subject: Party) -> tuple[Policy, ...]:
 
 def touches(policy: Policy, direction: Direction) -> bool:
     """Tell whether a policy says anything about a direction."""
-    return direction in policy.default_deny or any(rule.direction is direction for rule in policy.rules)
+    said = {*(rule.direction for rule in policy.rules), *(one.direction for one in policy.observe)}
+    return direction in policy.default_deny or direction in said
 
 
 def _open_or_not(world: World, subject: Party, selecting: Iterable[Policy], direction: Direction, *, with_audit: bool) -> bool:

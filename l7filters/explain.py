@@ -368,7 +368,14 @@ def _notes(world: World, decision: Decision) -> Iterable[str]:
             and any(isinstance(rule, KafkaRule) and rule.client_id is not None for rule in (*union.allow, *union.deny))
         ):
             yield f"{side.direction}: clientID is what the client says of itself; it proves nothing"
-        if side.outcome is Outcome.REDIRECT and union is not None and side.ruling.outcome is Outcome.ALLOW:
+        for origin in side.observed_by:
+            yield f"{side.direction}: observed by {origin}, which denies nothing"
+        if (
+            side.outcome is Outcome.REDIRECT
+            and union is not None
+            and side.ruling.outcome is Outcome.ALLOW
+            and not side.observed_by
+        ):
             yield f"{side.direction}: through the proxy only for policies in audit mode"
         if side.ruling.problem is not None:
             yield f"{side.direction}: {_problem_words(side.ruling)}"
@@ -463,6 +470,7 @@ def _side_json(side: Side) -> dict[str, Any]:
         "defaultDenyBy": [str(key) for key in side.default_deny],
         "defaultDeny": not side.is_open,
         "audited": side.audited,
+        "observedBy": [_origin_json(origin) for origin in side.observed_by],
         **_ruling_json(side.ruling),
         "outcome": str(side.outcome),
         "shadow": None if side.shadow == side.ruling else _ruling_json(side.shadow),

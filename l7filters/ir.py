@@ -155,6 +155,8 @@ class Slot:
     originating_tls: TlsContext | None = None
     offload: Offload | None = None
     """When a peer whose requests are denied here is dropped before it gets here; of several policies' the strictest."""
+    sample: float | None = None
+    """Of a slot that only observes: the share (0..1) of requests that is recorded, whoever follows; None: the node's."""
 
     def __post_init__(self) -> None:
         assert (self.egress is None) == (self.key.egress is None)

@@ -360,6 +360,18 @@ class Offload:
 
 
 @dataclass(frozen=True, slots=True)
+class Observation:
+    """Ports of one direction that pass through the proxy to be seen. It allows and denies nothing, and closes no direction.
+
+    ``ports`` has HTTP rules that restrict nothing. ``sample``: the share (0..1) of requests recorded, at most; None: the node's.
+    """
+
+    direction: Direction
+    ports: PortRule
+    sample: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One spec of one document.
 
@@ -376,3 +388,4 @@ class Policy:
     description: str = ""
     log_value: str = ""
     offload: Offload | None = None
+    observe: tuple[Observation, ...] = ()

@@ -118,6 +118,8 @@ def _pair_slot(egress: Slot, ingress: Slot) -> Slot | str:
         terminating_tls=egress.terminating_tls or ingress.terminating_tls,
         originating_tls=egress.originating_tls or ingress.originating_tls,
         offload=Offload.strictest((egress.offload, ingress.offload)),
+        # Where only one end observes, the other's records are nobody's to leave out.
+        sample=min(egress.sample, ingress.sample) if egress.sample is not None and ingress.sample is not None else None,
     )
 
 

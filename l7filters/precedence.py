@@ -39,6 +39,10 @@ together, found by the same list. Where the enforced verdict passes and the shad
 the shadow restricts L7, the flow is redirected to a slot that enforces the one and reports the other. Nothing in audit mode
 turns into a drop, so a TLS context can't be audited: it would change what is sent. Where the shadow needs one that the enforced
 rules don't have, it is left out and reported.
+
+Observe: clauses that only observe are left out of all of the above. Where the rest come to a plain Allow, the flow is redirected
+to an HTTP slot that allows every message; a Deny stays, and so does a Redirect. Where the proxy can't be used, or addresses are
+reached by name (an observed Allow would no longer come before the redirect of a name), nothing is observed, and that is reported.
 """
 
 from __future__ import annotations
@@ -72,6 +76,7 @@ IMPLICIT_ALLOW = RuleOrigin(PolicyKey("default"), "allow")
 """Stands in ``allow_all`` and slot keys for a direction that is not in default deny."""
 IMPLICIT_AUDIT_DENY = RuleOrigin(PolicyKey("default"), "audit-deny")
 """Stands in slot keys beside IMPLICIT_ALLOW when only the shadow is in default deny."""
+_NAMED_UNOBSERVED = "egress of a workload that reaches servers by name (toFQDNs) is not observed"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +96,10 @@ class Clause:
     lists_udp: bool = False
     """Whether its ports name UDP, rather than any protocol."""
     offload: Offload | None = None
+    observes: bool = False
+    """It neither allows nor denies: what is allowed anyway is to be seen."""
+    sample: float | None = None
+    """Of one that observes: how much is recorded, as in ``Slot.sample``."""
 
     @property
     def redirects(self) -> bool:
@@ -102,7 +111,12 @@ class Clause:
         return (
             (self.origin, self.deny, self.audit, self.l7, self.server_names, self.names, self.lists_udp, self.offload)
             == (other.origin, other.deny, other.audit, other.l7, other.server_names, other.names, other.lists_udp, other.offload)
-        ) and (self.terminating_tls, self.originating_tls) == (other.terminating_tls, other.originating_tls)
+        ) and (self.terminating_tls, self.originating_tls, self.observes, self.sample) == (
+            other.terminating_tls,
+            other.originating_tls,
+            other.observes,
+            other.sample,
+        )
 
     @property
     def allows_every_message(self) -> bool:
@@ -190,6 +204,31 @@ class _Conflict:
 
 def resolve(clauses: Iterable[Clause], stance: Stance, place: Place = NOWHERE_SPECIAL) -> Resolved:
     """Return what ``clauses``, all those that cover one place, say together. Their order is of no consequence."""
+    clauses = list(clauses)
+    judged = _resolve([clause for clause in clauses if not clause.observes], stance, place)
+    observing = sorted((clause for clause in clauses if clause.observes), key=lambda clause: clause.name)
+    return _observed(judged, judged.verdict, observing, stance) if observing and isinstance(judged.verdict, Allow) else judged
+
+
+def _observed(judged: Resolved, verdict: Allow, observing: Sequence[Clause], stance: Stance) -> Resolved:
+    """Lead what ``verdict`` allows through a slot that allows everything, if the proxy can be in its way."""
+    hindered = stance.unredirectable or (_NAMED_UNOBSERVED if stance.watches_names else "")
+    if hindered:
+        unseen = _Conflict(hindered, "observe the port at the other end, or not at all", tuple(observing))
+        return replace(judged, problems=(*judged.problems, *unseen.problems()))
+    rules = _allow_everything(verdict.rules, stance.open)
+    names = {clause.name for clause in observing} | {str(origin) for origin in rules.allow_all}
+    sides = {stance.direction.value: tuple(sorted(names))}
+    key = SlotKey(L7Protocol.HTTP, **sides)
+    slot = _slot(key, _Content(L7Protocol.HTTP, rules, None, None), rules, None, stance.direction, ())
+    samples = [clause.sample for clause in observing if clause.sample is not None]
+    return Resolved(
+        Redirect(key, verdict.rules, verdict.would_deny), replace(slot, sample=min(samples, default=None)), judged.problems
+    )
+
+
+def _resolve(clauses: Iterable[Clause], stance: Stance, place: Place) -> Resolved:
+    """Return what clauses that don't observe say together."""
     covering = {clause for clause in clauses if not (place.quic and clause.names and not clause.lists_udp)}
     everything = _with_kin(covering, place.kin)
     enforcing = _with_kin(

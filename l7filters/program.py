@@ -131,6 +131,12 @@ def take_apart(policy: Policy, taken: Mapping[str, Clause]) -> Program:
                 items.append(Item(_named(clause, names), rule.direction, part.peers, (ANY_PORT,)))
             for port_rule in rule.to_ports:
                 items.append(_item(part, port_rule, _named(_clause(clause, port_rule), names)))
+    for observation in policy.observe:
+        ports = observation.ports
+        watcher = Clause(
+            ports.origin, str(ports.origin), deny=False, audit=False, l7=ports.l7, observes=True, sample=observation.sample
+        )
+        items.append(_item(Rule(ports.origin, observation.direction), ports, _named(watcher, names)))
     peers = [peer for rule in policy.rules for peer in rule.peers or ()]
     cidrs = [peer for peer in peers if isinstance(peer, CidrPeer | CidrGroupPeer)]
     networks = [peer.cidr for peer in cidrs if isinstance(peer, CidrPeer)]

@@ -17,6 +17,7 @@ from typing import Any
 from l7filters.documents.dns import QUERY_TYPES_MAX
 from l7filters.documents.icmp import Family
 from l7filters.documents.names import DOMAIN_CHARS_MAX, LABEL_CHARS_MAX, NAME_CHARS_MAX
+from l7filters.documents.observe import OBSERVE_MAX, ObservedProtocol
 from l7filters.documents.ports import SERVER_NAME_CHARS_MAX, ProtocolName
 from l7filters.documents.scope import (
     EXCEPTS_MAX,
@@ -33,7 +34,7 @@ from l7filters.documents.selectors import EXPRESSIONS_MAX, VALUES_MAX
 from l7filters.documents.spec import DENIES_PER_SECOND_MAX, DESCRIPTION_CHARS_MAX, LABELS_MAX, LOG_CHARS_MAX, OFFLOAD_SECONDS_MAX
 from l7filters.documents.strings import VALUE_CHARS_MAX
 from l7filters.labels import Operator
-from l7filters.model import Entity, KafkaRole, MismatchAction, Mode
+from l7filters.model import Direction, Entity, KafkaRole, MismatchAction, Mode
 
 Schema = dict[str, Any]
 _KEPT = {"x-kubernetes-preserve-unknown-fields": True}
@@ -63,6 +64,11 @@ def integer(least: int, most: int, description: str = "") -> Schema:
 def boolean(description: str = "") -> Schema:
     """True or false."""
     return _described({"type": "boolean"}, description)
+
+
+def number(least: float, most: float, description: str = "") -> Schema:
+    """A number, whole or not."""
+    return _described({"type": "number", "minimum": least, "maximum": most}, description)
 
 
 def array(items: Schema, most: int, description: str = "", *, least: int = 0) -> Schema:
@@ -375,7 +381,19 @@ def spec(*, clusterwide: bool) -> Schema:
         },
         required=("key",),
     )
-    any_list = " || ".join(f"(has(self.{name}) && size(self.{name}) > 0)" for name in RULE_LISTS)
+    needed = (*RULE_LISTS, "observe")
+    any_list = " || ".join(f"(has(self.{name}) && size(self.{name}) > 0)" for name in needed)
+    observed = mapping(
+        {
+            "direction": choice(Direction, "As the workload sees it."),
+            "ports": ports(),
+            "protocol": choice(ObservedProtocol, "What is spoken there."),
+            "sample": number(
+                0, 1, "The share of requests that is recorded, whoever follows; the node's flows.allowedSample if not given."
+            ),
+        },
+        required=("direction", "ports", "protocol"),
+    )
     fields = {
         "endpointSelector": selector("The workloads that the policy is about; {} is every one in scope."),
         "nodeSelector": selector("The nodes that it is about; clusterwide policies only."),
@@ -399,6 +417,7 @@ def spec(*, clusterwide: bool) -> Schema:
             "Drop a peer in the kernel for a while once more of its requests are denied.",
             required=("deniesPerSecond", "seconds"),
         ),
+        "observe": array(observed, OBSERVE_MAX, "TCP ports that are led through the proxy to be seen; nothing is denied."),
     }
     subjects = ("endpointSelector", "nodeSelector")
     rules = [
@@ -409,7 +428,7 @@ def spec(*, clusterwide: bool) -> Schema:
         cel(
             f"!({' && '.join(f'has(self.{name})' for name in subjects)})", "endpointSelector and nodeSelector exclude each other"
         ),
-        cel(any_list, f"needs at least one of {', '.join(RULE_LISTS)}; ingress: [{{}}] denies all ingress"),
+        cel(any_list, f"needs at least one of {', '.join(needed)}; ingress: [{{}}] denies all ingress"),
     ]
     if not clusterwide:
         rules.append(cel("!has(self.nodeSelector)", "only a clusterwide policy can select nodes"))

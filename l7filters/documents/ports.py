@@ -90,13 +90,14 @@ def _icmp_rule(node: Node, scope: Scope) -> PortRule:
 
 def _deny_ports(node: Node, scope: Scope) -> PortRule:
     with node.fields() as fields:
-        ports = _ports(fields)
+        ports = port_list(fields)
         hint = "L7 deny rules stand in rules.httpDeny of an allow rule" if scope.is_tidegate else "deny rules have no L7 part"
         fields.refuse("rules", "a deny rule can't look into L7", hint)
     return PortRule(ports, scope.origin(node))
 
 
-def _ports(fields: Fields) -> tuple[PortSpec, ...]:
+def port_list(fields: Fields) -> tuple[PortSpec, ...]:
+    """Read the ``ports`` of an item."""
     nodes = fields.items("ports", PORTS_MAX)
     if not fields.broken and fields.values.get("ports", []) == []:
         fields.error("needs at least one port", "leave toPorts out to mean every port")
@@ -170,7 +171,7 @@ def _end_port(fields: Fields, port: int | str) -> int | None:
 
 def _port_rule(node: Node, scope: Scope, direction: Direction) -> PortRule:
     with node.fields() as fields:
-        ports = _ports(fields)
+        ports = port_list(fields)
         terminating = fields.read("terminatingTLS", lambda at: _tls(at, scope, terminating=True), None)
         originating = fields.read("originatingTLS", lambda at: _tls(at, scope, terminating=False), None)
         server_names = tuple(_server_name(item) for item in fields.items("serverNames", SERVER_NAMES_MAX) or [])

@@ -1,19 +1,20 @@
 """The spec of a CiliumNetworkPolicy, which is also that of a TidegatePolicy.
 
 Owns: ``spec``/``specs`` -> Policy: subject, the four rule lists, default deny, the metadata of a rule, and Tidegate's
-``mode`` and ``offload``. Semantics: docs/policy.md. Must not know apiVersions.
+``mode``, ``offload`` and ``observe``. Semantics: docs/policy.md. Must not know apiVersions.
 """
 
 from __future__ import annotations
 
 from l7filters.documents.metadata import Head
+from l7filters.documents.observe import observations
 from l7filters.documents.peers import peers
 from l7filters.documents.ports import has_ports, to_ports
 from l7filters.documents.reader import Fields, Node
 from l7filters.documents.scope import RULES_MAX, Dialect, Scope
 from l7filters.documents.selectors import INIT_LABEL, selector, subject
 from l7filters.labels import LabelSelector
-from l7filters.model import Direction, Mode, Offload, Policy, PolicyKey, Rule
+from l7filters.model import Direction, Mode, Observation, Offload, Policy, PolicyKey, Rule
 
 DESCRIPTION_CHARS_MAX = 16384
 LOG_CHARS_MAX = 32
@@ -56,17 +57,20 @@ def _policy(node: Node, head: Head, dialect: Dialect) -> Policy:
             subject_is_init=chosen.mentions(INIT_LABEL),
         )
         lists = {name: fields.items(name, RULES_MAX) or [] for name in _RULE_LISTS}
-        if not fields.broken and all(fields.values.get(name, []) == [] for name in _RULE_LISTS):
-            fields.error(f"needs at least one of {', '.join(_RULE_LISTS)}", "ingress: [{}] denies all ingress")
+        needed = (*_RULE_LISTS, "observe") if scope.is_tidegate else tuple(_RULE_LISTS)
+        if not fields.broken and all(fields.values.get(name, []) == [] for name in needed):
+            fields.error(f"needs at least one of {', '.join(needed)}", "ingress: [{}] denies all ingress")
         rules = tuple(_rule(item, scope, *_RULE_LISTS[name]) for name, items in lists.items() for item in items)
         default_deny = _default_deny(fields, frozenset(rule.direction for rule in rules))
         description = fields.read("description", _description, "")
         log_value = fields.read("log", _log_value, "")
         fields.read("labels", _rule_labels, None)
         mode, offload = Mode.ENFORCE, None
+        observe: tuple[Observation, ...] = ()
         if scope.is_tidegate:
             mode = fields.read("mode", lambda at: at.choice(Mode) or Mode.ENFORCE, Mode.ENFORCE)
             offload = fields.read("offload", _offload, None)
+            observe = observations(fields, scope)
     return Policy(
         key=scope.key,
         subject=chosen,
@@ -77,6 +81,7 @@ def _policy(node: Node, head: Head, dialect: Dialect) -> Policy:
         description=description,
         log_value=log_value,
         offload=offload,
+        observe=observe,
     )
 
 

@@ -41,14 +41,16 @@ PROXY_FAILURE_FLAGS = ("NR", "NC", "UF", "UO", "URX", "UT", "OM", "DPE")
 """No route or cluster, upstream failure, overflow or timeout, overload, a request that is no HTTP."""
 
 
-def http_access_log(name: str, stages: Sequence[tuple[Direction, Stage]], settings: EnvoySettings) -> AccessLog:
-    """Return the log of an HTTP slot. The gRPC status is asked for, wherever it stands."""
+def http_access_log(
+    name: str, stages: Sequence[tuple[Direction, Stage]], settings: EnvoySettings, sample: float | None = None
+) -> AccessLog:
+    """Return the log of an HTTP slot; ``sample``: its own. The gRPC status is asked for, wherever it stands."""
     config = HttpGrpcAccessLogConfig(
         common_config=_common(name, settings),
         additional_response_headers_to_log=["grpc-status"],
         additional_response_trailers_to_log=["grpc-status"],
     )
-    told = _told_of(names.HTTP_RBAC_NAMESPACE, stages, names.ENFORCED_RESULT, settings)
+    told = _told_of(names.HTTP_RBAC_NAMESPACE, stages, names.ENFORCED_RESULT, settings, sample)
     told.or_filter.filters.add(response_flag_filter=ResponseFlagFilter(flags=PROXY_FAILURE_FLAGS))
     return AccessLog(name="envoy.access_loggers.http_grpc", filter=told, typed_config=packed(config))
 
@@ -84,12 +86,17 @@ def _common(name: str, settings: EnvoySettings) -> CommonGrpcAccessLogConfig:
 
 
 def _told_of(
-    namespace: str, stages: Sequence[tuple[Direction, Stage]], enforced_key: str, settings: EnvoySettings
+    namespace: str,
+    stages: Sequence[tuple[Direction, Stage]],
+    enforced_key: str,
+    settings: EnvoySettings,
+    sample: float | None = None,
 ) -> AccessLogFilter:
     sampled = RuntimeFilter(
-        runtime_key=names.ALLOWED_SAMPLE_KEY,
+        runtime_key=names.ALLOWED_SAMPLE_KEY if sample is None else names.OBSERVED_SAMPLE_KEY,
         percent_sampled=FractionalPercent(
-            numerator=round(settings.allowed_sample * MILLION), denominator=FractionalPercent.MILLION
+            numerator=round((settings.allowed_sample if sample is None else sample) * MILLION),
+            denominator=FractionalPercent.MILLION,
         ),
         use_independent_randomness=True,
     )

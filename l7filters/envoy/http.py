@@ -54,16 +54,24 @@ _UNDERSCORES = {
 
 
 def http_connection_manager(
-    name: str, judged: tuple[Direction, ...], settings: EnvoySettings, *, extra_filters: tuple[HttpFilter, ...] = ()
+    name: str,
+    judged: tuple[Direction, ...],
+    settings: EnvoySettings,
+    *,
+    extra_filters: tuple[HttpFilter, ...] = (),
+    sample: float | None = None,
 ) -> HttpConnectionManager:
-    """Return the connection manager of the slot ``name``. ``extra_filters`` stand between the policy and the router."""
+    """Return the connection manager of the slot ``name``, whose records have a ``sample`` of their own, or the node's.
+
+    ``extra_filters`` stand between the policy and the router.
+    """
     stages = [(direction, stage) for direction in judged for stage in Stage]
     manager = HttpConnectionManager(
         codec_type=HttpConnectionManager.AUTO,
         stat_prefix=name,
         rds=Rds(route_config_name=name, config_source=from_agent()),
         http_filters=[*_policy_filters(stages), *extra_filters, _router()],
-        access_log=[http_access_log(name, stages, settings), *counts_log(name, judged, settings)],
+        access_log=[http_access_log(name, stages, settings, sample), *counts_log(name, judged, settings)],
         local_reply_config=local_replies(settings),
         early_header_mutation_extensions=[early_header_mutation()],
         # Nothing is added, renamed or taken away.

@@ -90,7 +90,7 @@ def _filters(slot: Slot, slot_id: int, judged: tuple[Direction, ...], settings: 
         sent_name = [] if slot.originating_tls is None else [server_name_passed_on()]
         return [*sent_name, kafka_filter(slot_id), tcp_proxy(name, (), settings, cluster)]
     assert slot.key.protocol is L7Protocol.HTTP
-    return [Filter(name=HTTP_FILTER, typed_config=packed(http_connection_manager(name, judged, settings)))]
+    return [Filter(name=HTTP_FILTER, typed_config=packed(http_connection_manager(name, judged, settings, sample=slot.sample)))]
 
 
 def _listener_filters(slot: Slot, settings: EnvoySettings) -> list[ListenerFilter]:

@@ -31,6 +31,7 @@ def test_a_policy_with_every_field_is_taken(stage: KubeStage) -> None:
             mode="audit",
             description="all there is",
             offload={"deniesPerSecond": 5, "seconds": 60},
+            observe=[{"direction": "egress", "ports": [{"port": "80"}], "protocol": "http", "sample": 0.5}],
             enableDefaultDeny={"ingress": True},
             ingress=[{"fromEndpoints": [{"matchLabels": {"a": "b"}}], "toPorts": [{**PORTS[0], "rules": rules}]}],
             ingressDeny=[{"fromCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}]}],

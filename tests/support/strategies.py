@@ -36,6 +36,7 @@ from l7filters.model import (
     MismatchAction,
     Mode,
     NodePeer,
+    Observation,
     Peer,
     Policy,
     PolicyKey,
@@ -381,19 +382,29 @@ def rules(draw: st.DrawFn, key: PolicyKey, direction: Direction, index: int) -> 
 
 
 @st.composite
+def observations(draw: st.DrawFn, key: PolicyKey) -> Observation:
+    """Draw ports to be seen."""
+    ports, direction = draw(few(one_of(_PORTS), 2, least=1)), draw(one_of(tuple(Direction)))
+    place = f"spec.observe[{draw(st.integers(0, 3))}]"
+    return Observation(direction, PortRule(ports, RuleOrigin(key, place), L7Rules(L7Protocol.HTTP, deny_only=True)))
+
+
+@st.composite
 def policies(draw: st.DrawFn, number: int) -> Policy:
     """Draw one policy. The first selects everything in both directions, so that most flows meet some rules."""
     key = PolicyKey(f"cnp/default/p{number}")
     both = (Direction.INGRESS, Direction.EGRESS)
     directions = both if number == 0 else draw(one_of((both, (Direction.INGRESS,), (Direction.EGRESS,))))
     found = tuple(draw(rules(key, direction, index)) for direction in directions for index in range(draw(one_of((1, 2, 3, 0)))))
+    on_nodes = number > 0 and draw(st.integers(0, 9)) == 9
     return Policy(
         key=key,
         subject=LabelSelector() if number == 0 else draw(selectors()),
         rules=found,
         default_deny=frozenset(directions if draw(one_of((True, True, True, True, False))) else ()),
-        selects_nodes=number > 0 and draw(st.integers(0, 9)) == 9,
+        selects_nodes=on_nodes,
         mode=draw(one_of((Mode.ENFORCE, Mode.ENFORCE, Mode.ENFORCE, Mode.ENFORCE, Mode.AUDIT))),
+        observe=() if on_nodes or draw(st.integers(0, 3)) else draw(few(observations(key), 2, least=1)),
     )
 
 

@@ -42,6 +42,7 @@ VALID = [
         endpointSelector: {}
         mode: audit
         offload: {deniesPerSecond: 5, seconds: 5}
+        observe: [{direction: egress, ports: [{port: '80', protocol: TCP}], protocol: http, sample: 0.5}]
         ingress:
         - toPorts:
           - ports: [{port: "80", protocol: TCP}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from l7filters.model import (
+    Direction,
     DnsRule,
     FqdnPeer,
     HeaderMatch,
@@ -14,6 +15,8 @@ from l7filters.model import (
     MatchKind,
     Mode,
     Offload,
+    PortSpec,
+    Protocol,
     QueryMatch,
     SecretRef,
     StringMatch,
@@ -189,6 +192,20 @@ def test_mode_and_offload() -> None:
     assert (policy.key, policy.mode, policy.offload) == ("ctp/p", Mode.ENFORCE, None)
 
 
+def test_policy_may_do_nothing_but_observe() -> None:
+    item = f"{{direction: egress, ports: [{P80}], protocol: http, sample: 0.1}}"
+    policy = only(document(TP, f"endpointSelector: {{}}\nobserve: [{item}]"))
+    (found,) = policy.observe
+    assert (found.direction, found.sample, str(found.ports.origin)) == (Direction.EGRESS, 0.1, "tp/default/p:spec.observe[0]")
+    assert found.ports.ports == (PortSpec(Protocol.TCP, 80),)
+    assert (policy.rules, policy.default_deny) == ((), frozenset())
+
+
+def test_policy_on_nodes_cant_observe() -> None:
+    item = f"{{direction: egress, ports: [{P80}], protocol: http}}"
+    refused(document(CTP, f"nodeSelector: {{}}\nobserve: [{item}]"), "spec.observe[0]", "a policy on nodes can't observe")
+
+
 @pytest.mark.parametrize(
     ("spec", "path", "message"),
     [
@@ -196,6 +213,21 @@ def test_mode_and_offload() -> None:
         ("offload: {seconds: 3}", "spec.offload.deniesPerSecond", "is required"),
         ("offload: {deniesPerSecond: 0, seconds: 3}", "spec.offload.deniesPerSecond", "must be between 1 and"),
         ("offload: {deniesPerSecond: 1, seconds: 3601}", "spec.offload.seconds", "must be between 1 and 3600"),
+        (f"observe: [{{ports: [{P80}], protocol: http}}]", "spec.observe[0].direction", "is required"),
+        (f"observe: [{{direction: ingress, ports: [{P80}]}}]", "spec.observe[0].protocol", "is required"),
+        (f"observe: [{{direction: ingress, ports: [{P80}], protocol: kafka}}]", "spec.observe[0].protocol", "unknown value"),
+        (
+            f"observe: [{{direction: ingress, ports: [{P80}], protocol: http, sample: 1.5}}]",
+            "spec.observe[0].sample",
+            "must be a number between 0 and 1",
+        ),
+        ("observe: [{direction: ingress, ports: [], protocol: http}]", "spec.observe[0]", "needs at least one port"),
+        (
+            "observe: [{direction: ingress, ports: [{port: '0'}], protocol: http}]",
+            "spec.observe[0]",
+            "every port can't be observed",
+        ),
+        ("observe: [{direction: ingress, ports: [{port: '53', protocol: UDP}], protocol: http}]", "spec.observe[0]", "only TCP"),
     ],
 )
 def test_spec_rejects(spec: str, path: str, message: str) -> None:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 
-from l7filters.decision import Flow, Reason, Verdict
+from l7filters.decision import Flow, Outcome, Reason, Verdict
 from l7filters.evaluate import evaluate
 from l7filters.explain import MISSES_MAX, Explanation, Nearness, explain
 from l7filters.http import HttpRequest
 from l7filters.model import (
+    Direction,
+    L7Protocol,
+    L7Rules,
     MismatchAction,
     Mode,
+    Observation,
     Policy,
+    PolicyKey,
+    PortRule,
+    PortSpec,
     Protocol,
     QueryMatch,
+    RuleOrigin,
     SecretRef,
 )
 from l7filters.world import Enforcement, World
@@ -227,6 +236,7 @@ def test_json_has_a_stable_shape() -> None:
         "defaultDenyBy": [],
         "defaultDeny": False,
         "audited": False,
+        "observedBy": [],
         "verdict": "allowed",
         "outcome": "allow",
         "reason": "no policy selects the endpoint",
@@ -334,3 +344,16 @@ def test_every_denial_names_its_rules_or_the_nearest_miss_or_who_closed_the_endp
         told = named or by_default or forced or tunnel or report.decision.problem
         assert told or report.decision.reason is Reason.REFUSED, asked
         assert all(miss.failures and policies[miss.origin.policy].mode is Mode.ENFORCE for miss in report.nearest_misses)
+
+
+def test_explanation_names_who_observes_and_that_nothing_is_denied_for_it() -> None:
+    key = PolicyKey("tp/default/look")
+    seen = PortRule((PortSpec(Protocol.TCP, 80),), RuleOrigin(key, "spec.observe[0]"), L7Rules(L7Protocol.HTTP, deny_only=True))
+    look = replace(policy("look", "app=web"), key=key, observe=(Observation(Direction.INGRESS, seen),))
+    report = explained(look, request=POST)
+    assert (report.decision.verdict, report.decision.outcome) == (Verdict.ALLOWED, Outcome.REDIRECT)
+    assert report.notes == ("ingress: observed by tp/default/look:spec.observe[0], which denies nothing",)
+    (egress, ingress) = report.as_json()["sides"]
+    assert (egress["observedBy"], ingress["observedBy"]) == ([], [{"policy": "tp/default/look", "path": "spec.observe[0]"}])
+    assert explained(look, request=POST, port=81).decision.outcome is Outcome.ALLOW
+    assert explained(look, L7, request=POST).decision.verdict is Verdict.DENIED
