@@ -165,6 +165,7 @@ def test_header_names_keep_their_case_on_the_wire(node: TranslationNode) -> None
     answer = node.client.raw(
         node.backend.ipv4, 8003, b"GET / HTTP/1.1\r\nHost: x\r\nX-Client-CASE: 1\r\nConnection: close\r\n\r\n"
     )
+    process.wait(5)
     node.backend.serve_http(8003)
     assert b"X-Client-CASE: 1" in answer
     assert b"X-Server-Case: 1" in answer

@@ -87,6 +87,7 @@ class WorldIndex:
         self._logs = {policy.key: policy.log_value for policy in world.policies if policy.log_value}
         self._label_sets: Mapping[IdentityNumber, LabelSet] = compiled.label_set_by_number() if compiled else {}
         self._compiled = compiled
+        self._workloads = _workloads(world, compiled)
 
     @cached_property
     def _addresses(self) -> AddressTable | None:
@@ -101,12 +102,35 @@ class WorldIndex:
         """Return one end of a flow. ``identity`` 0: look it up."""
         number = identity or (self.identity_of(address) if address is not None else 0)
         endpoint = self._endpoints.get(address) if address is not None else None
+        if endpoint is None and number in self._workloads:
+            return self._workload(address, port, number)
         if endpoint is not None:
             labels = prefixed_labels(endpoint.labels)
             return FlowEnd(
                 address=address, port=port, identity=number, namespace=endpoint.namespace, name=endpoint.name, labels=labels
             )
         return FlowEnd(address=address, port=port, identity=number, labels=self._labels(number))
+
+    def proxied_client(self, end: FlowEnd) -> FlowEnd:
+        """Return ``end``, the client of a proxied connection; the host is a client only where a workload of it is.
+
+        Which one its address does not tell: it is named where there is one label set that it can be.
+        """
+        if end.identity != Reserved.HOST or len(self._workloads) != 1:
+            return end
+        return self._workload(end.address, end.port, next(iter(self._workloads)))
+
+    def _workload(self, address: Address | None, port: int, number: int) -> FlowEnd:
+        endpoint = self._workloads[number]
+        return FlowEnd(
+            address=address,
+            port=port,
+            identity=number,
+            namespace=endpoint.namespace,
+            name=endpoint.name,
+            labels=prefixed_labels(endpoint.labels),
+            is_workload=True,
+        )
 
     def named(self, end: FlowEnd, name_identity: int) -> FlowEnd:
         """Return ``end`` with the name by which it was reached beside its labels."""
@@ -116,6 +140,10 @@ class WorldIndex:
         """Tell whether ``address`` is of an endpoint that this node enforces."""
         endpoint = self._endpoints.get(address) if address is not None else None
         return endpoint is not None and endpoint.is_local
+
+    def is_ours(self, end: FlowEnd) -> bool:
+        """Tell whether ``end`` is an endpoint that this node enforces."""
+        return end.is_workload or self.is_local(end.address)
 
     def identity_of(self, address: Address) -> int:
         """Return the identity of an address; 0 before anything was compiled."""
@@ -149,6 +177,15 @@ class WorldIndex:
         cidrs = sorted(label_set.cidrs, key=lambda cidr: (cidr.version, -cidr.prefixlen, int(cidr.network_address)))
         labels = tuple(f"k8s:{key}={value}" for key, value in label_set.labels)
         return (*labels, *(f"cidr:{cidr}" for cidr in cidrs), *(("reserved:world",) if cidrs else ()))
+
+
+def _workloads(world: World, compiled: CompiledPolicy | None) -> Mapping[int, Endpoint]:
+    """Return the processes of the host that policy knows by their cgroups, by identity; of several alike the first."""
+    keys: dict[str, int] = {}
+    for local in compiled.endpoints if compiled else ():
+        if local.cgroup is not None and local.identity not in keys.values():
+            keys[local.key] = local.identity
+    return {keys[endpoint.key]: endpoint for endpoint in world.endpoints if endpoint.key in keys} if keys else {}
 
 
 def flow_from_event(
@@ -251,7 +288,7 @@ def flow_from_access(
     nearest_miss: NearestMiss = no_nearest_miss,
 ) -> Flow:
     """Return the flow of a request or connection that Envoy judged."""
-    source = _access_end(index, record.downstream_remote)
+    source = index.proxied_client(_access_end(index, record.downstream_remote))
     # The listener restores the original destination; where there is none, the upstream's address is as good.
     destination = _access_end(index, record.downstream_local if record.downstream_local.address else record.upstream_remote)
     message = _message(record)
@@ -302,9 +339,9 @@ def _deciding(
 ) -> Deciding:
     """Return which side decided: the kernel asks the source's egress policy, then the destination's ingress policy."""
     sides: list[Deciding] = []
-    if index.is_local(source.address):
+    if index.is_ours(source):
         sides.append(index.deciding(source.identity, name_identity or destination.identity, Direction.EGRESS, protocol, port))
-    if index.is_local(destination.address):
+    if index.is_ours(destination):
         sides.append(index.deciding(destination.identity, source.identity, Direction.INGRESS, protocol, port))
     explaining = [side for side in sides if side.verdict is not None and _explains(side.verdict, verdict)]
     # Where both sides let it pass, one that names a rule says more than one that no policy selects. Of two that deny, the
@@ -335,7 +372,7 @@ def _explains(entry: EntryVerdict, verdict: Verdict) -> bool:
 
 def _direction(index: WorldIndex, source: FlowEnd, destination: FlowEnd) -> Direction:
     """The side whose endpoint is ours; the source's where both or neither are, for it is asked first."""
-    only_destination = index.is_local(destination.address) and not index.is_local(source.address)
+    only_destination = index.is_ours(destination) and not index.is_ours(source)
     return Direction.INGRESS if only_destination else Direction.EGRESS
 
 

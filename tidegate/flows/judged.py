@@ -25,7 +25,7 @@ def judged(source: FlowEnd, destination: FlowEnd, protocol: int, port: int, mess
     if isinstance(message, DnsPart):
         question = DnsQuestion(message.query, next(iter(message.query_types), "A"))
     return JudgedFlow(
-        source=source.address or "",
+        source=source.key if source.is_workload else source.address or "",
         destination=destination.address or "",
         protocol=protocol,
         destination_port=port,

@@ -96,6 +96,8 @@ class FlowEnd:
     namespace: str = ""
     name: str = ""
     labels: tuple[str, ...] = ()
+    is_workload: bool = False
+    """A process of the host that policy knows by its cgroup: ``address`` is the node's, and says nothing."""
 
     @property
     def key(self) -> str:
