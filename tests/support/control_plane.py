@@ -34,6 +34,8 @@ from tests.support.pod import REPOSITORY
 SECURE_PORT = 6443
 START_SECONDS_MAX = 90.0
 REQUEST_SECONDS_MAX = 30.0
+IDLE_SECONDS_MAX = 30.0
+"""The server closes a connection that nobody used for 90 s; ours is given up before."""
 ADMIN = "admin"
 ADDRESS_V4, ADDRESS_V6 = "172.30.0.1", "fd00:30::1"
 _CLONE_NEWNET = 0x40000000
@@ -103,6 +105,7 @@ class ControlPlane:
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._connection: _Connection | None = None
+        self._used_s = 0.0
         self._tokens = {ADMIN: (secrets.token_hex(16), "system:masters")}
 
     @property
@@ -273,8 +276,10 @@ class ControlPlane:
         self, method: str, path: str, body: Tree | None = None, query: Mapping[str, str] | None = None, kind: str = ""
     ) -> Any:
         """Ask as the administrator; raises ApiFailure for what is no success."""
+        if time.monotonic() - self._used_s > IDLE_SECONDS_MAX:
+            self._disconnect()
         connection = self._connection or self._connect()
-        self._connection = connection
+        self._connection, self._used_s = connection, time.monotonic()
         headers = {"Authorization": f"Bearer {self._tokens[ADMIN][0]}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = kind or "application/json"
